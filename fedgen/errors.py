@@ -99,7 +99,8 @@ class FedgenError(Exception):
             place += f":{self.line}"
         parts = [p for p in (place, self.key or "", self.what) if p]
         text = ": ".join(parts)
-        return f"{text} ({self.hint})" if self.hint else text
+        # A key or a path is somebody else's text and may hold line breaks.
+        return " ".join((f"{text} ({self.hint})" if self.hint else text).splitlines())
 
     def diagnostics(self) -> dict[str, str | int]:
         """Return the parts that are set, for ``--json``."""

@@ -13,11 +13,14 @@ from __future__ import annotations
 import json
 import struct
 from enum import IntEnum
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgen.errors import Code, IntegrityError
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
 
 PROTOCOL: Final = 1
 MAGIC: Final = b"FDGN\x01"
@@ -25,13 +28,14 @@ MAX_HEADER: Final = 4 * 2**20  # a roster of 10,000 sites fits
 MAX_BODY: Final = 2**30
 _FIXED: Final = struct.Struct(">5sBIQ")
 
-Public = {"reveals": "public"}
-Noised = {"reveals": "noised"}
-Verdict = {"reveals": "verdict"}
+Public: Final[JsonDict] = {"reveals": "public"}
+Noised: Final[JsonDict] = {"reveals": "noised"}
+Verdict: Final[JsonDict] = {"reveals": "verdict"}
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Bucket = Annotated[str, Field(pattern=r"^(0|<\d+|\d+-\d+|>=\d+)$", max_length=24)]
+Bucket = Annotated[str, Field(pattern=r"^(0|<[0-9]+|[0-9]+-[0-9]+|>=[0-9]+)$", max_length=24)]
+Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 
 
 class Kind(IntEnum):
@@ -110,7 +114,7 @@ class Trained(Wire):
     parameters: int = Field(ge=1, json_schema_extra=Public)
     steps: int = Field(ge=1, json_schema_extra=Public)
     weights: Hex32 = Field(json_schema_extra=Public)
-    excluded: dict[str, Bucket] = Field(max_length=64, json_schema_extra=Public)
+    excluded: dict[Reason, Bucket] = Field(max_length=64, json_schema_extra=Public)
 
 
 class Refusal(Wire):
@@ -155,7 +159,9 @@ def canonical(value: Any) -> bytes:
     Raises:
         ValueError: A number is not finite.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def encode(message: Wire, body: bytes | memoryview = b"") -> bytes:
@@ -165,9 +171,10 @@ def encode(message: Wire, body: bytes | memoryview = b"") -> bytes:
         IntegrityError: Header or body is over its limit (code ``too-large``).
     """
     header = canonical(message.model_dump(mode="json"))
-    if len(header) > MAX_HEADER or len(body) > MAX_BODY:
+    size = memoryview(body).nbytes  # a view of floats counts items by len()
+    if len(header) > MAX_HEADER or size > MAX_BODY:
         raise IntegrityError("message over the size limit", code=Code.TOO_LARGE)
-    return b"".join((_FIXED.pack(MAGIC, message.kind, len(header), len(body)), header, body))
+    return b"".join((_FIXED.pack(MAGIC, message.kind, len(header), size), header, body))
 
 
 def decode(frame: bytes | memoryview, *, max_body: int = MAX_BODY) -> tuple[Wire, memoryview]:
@@ -176,11 +183,12 @@ def decode(frame: bytes | memoryview, *, max_body: int = MAX_BODY) -> tuple[Wire
     Guarantees:
         - Lengths are checked before the header is parsed.
         - Bytes before, between or after the declared parts are refused.
+        - A header in any but its canonical form is refused: one message has one frame.
 
     Raises:
         IntegrityError: ``malformed`` or ``too-large``.
     """
-    view = memoryview(frame)
+    view = memoryview(frame).cast("B")
     if len(view) < _FIXED.size:
         raise IntegrityError("message shorter than its fixed part", code=Code.MALFORMED)
     magic, kind, header_size, body_size = _FIXED.unpack_from(view)
@@ -191,10 +199,13 @@ def decode(frame: bytes | memoryview, *, max_body: int = MAX_BODY) -> tuple[Wire
     if len(view) != _FIXED.size + header_size + body_size:
         raise IntegrityError("message length does not match its frame", code=Code.MALFORMED)
     start = _FIXED.size + header_size
+    header = bytes(view[_FIXED.size : start])
     try:
-        message = _KINDS[kind].model_validate_json(bytes(view[_FIXED.size : start]))
+        message = _KINDS[kind].model_validate_json(header)
     except ValidationError as error:
         raise IntegrityError("message header does not fit its kind", code=Code.MALFORMED) from error
+    if canonical(message.model_dump(mode="json")) != header:
+        raise IntegrityError("message header is not in canonical form", code=Code.MALFORMED)
     return message, view[start:]
 
 
@@ -220,10 +231,12 @@ def bucket(count: int, *, floor: int = 10) -> str:
         ================  ==========
 
     Raises:
-        ValueError: ``count`` is negative.
+        ValueError: ``count`` is negative, or ``floor`` is below three.
     """
     if count < 0:
         raise ValueError(f"count must be at least zero, not {count}")
+    if floor < 3:  # noqa: PLR2004 - "<2" says exactly one person, "<3" is the least that hides
+        raise ValueError(f"floor must be at least three, not {floor}")
     if count == 0:
         return "0"
     if count < floor:

@@ -1,0 +1,1 @@
+"""The only door to Flower: records, the in-process grid, and the two apps. Pinned, because it uses private names."""

@@ -1,0 +1,66 @@
+"""The rival: the same model trained on all rows pooled, without privacy; only its scores are kept.
+
+A simulation may do this because it holds all rows anyway. The model and its rows are thrown away: what is shown
+beside a run is what privacy and federation cost together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from fedgen.api.bench import new_learner
+from fedgen.api.reporting import measures_of
+from fedgen.api.run import sample_codes
+from fedgen.report.model import Rival
+from fedgen.schema.codec import Codec
+from fedgen.training.learner import as_rows
+from fedgen.training.optimizer import LearnerOptimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from fedgen.api.prepare import Prepared
+    from fedgen.audit.evaluation import Evaluation
+
+_BATCH: Final = 256
+_EPOCHS: Final = 30
+_SEED: Final = 0
+
+
+def pooled_rival(prepared: Prepared, judge: Callable[[np.ndarray], Evaluation | None]) -> Rival | None:
+    """Train without privacy on every site's rows and return the scores, or None if they cannot be judged.
+
+    Args:
+        prepared: Study and rows.
+        judge: Evaluates synthetic codes the way the run's own were.
+    """
+    learner = new_learner(prepared.resolved)
+    optimizer = LearnerOptimizer.of(
+        learner, prepared.study.training.optimizer, public_steps=prepared.study.model.public_steps
+    )
+    generator = torch.Generator().manual_seed(_SEED)
+    rows = as_rows(prepared.table.codes[prepared.training_rows])
+    for _ in range(_EPOCHS):
+        order = torch.randperm(len(rows), generator=generator)
+        for chosen in torch.split(order, _BATCH):
+            loss = learner.model.private_loss(rows[chosen], generator).mean()
+            parts = torch.autograd.grad(loss, list(learner.model.private.parameters()), allow_unused=True)
+            flat = torch.zeros(learner.parameters)
+            for view, part in zip(learner.private.views(flat), parts, strict=True):
+                if part is not None:
+                    view.copy_(part)
+            optimizer.step_(flat, generator)
+    drawn = sample_codes(learner.model, prepared.study.release.rows, generator)
+    quality = judge(drawn.astype(Codec(prepared.schema).dtype))
+    if quality is None:
+        return None
+    _measures, values = measures_of(quality)
+    return Rival(
+        label="pooled, without privacy",
+        note=f"the same model on all rows in one place, {_EPOCHS} epochs, no clipping and no noise",
+        values=values,
+    )

@@ -1,0 +1,127 @@
+"""From a study file to what a run needs: schema, rows, the cut into sites, and the resolved study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedgen.config.load import load_study
+from fedgen.config.resolve import ResolvedStudy, resolve
+from fedgen.data.builtin import builtin_schema
+from fedgen.data.encoded import EncodedTable, read_encoded
+from fedgen.data.partition import declared_size, partition, split_holdout
+from fedgen.data.sources import open_source
+from fedgen.errors import ConfigError
+from fedgen.schema.codec import Codec
+from fedgen.schema.layout import layout_of
+from fedgen.schema.table import load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedgen.config.study import Study
+    from fedgen.schema.layout import Layout
+    from fedgen.schema.table import Schema
+
+_HOLDOUT_SEED = 20_190  # public: which rows are held out plays no part in privacy
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything a simulation knows before it starts.
+
+    Attributes:
+        study: The study as written.
+        base: Folder that relative paths in the study are relative to.
+        schema: Public knowledge of the rows.
+        resolved: The study with nothing left open.
+        table: Every row, encoded.
+        parts: Row numbers of each site, in roster order.
+        holdout: Row numbers kept out of training.
+    """
+
+    study: Study
+    base: Path
+    schema: Schema
+    resolved: ResolvedStudy
+    table: EncodedTable
+    parts: tuple[np.ndarray, ...]
+    holdout: np.ndarray
+
+    @property
+    def layout(self) -> Layout:
+        """What a model needs to know of the schema."""
+        return layout_of(self.schema)
+
+    @property
+    def codec(self) -> Codec:
+        """Rows to codes and back."""
+        return Codec(self.schema)
+
+    @property
+    def training_rows(self) -> np.ndarray:
+        """Row numbers of all sites together."""
+        return np.concatenate(self.parts)
+
+    def site_table(self, number: int) -> EncodedTable:
+        """Return the rows of one site; a copy of its own, as a site would hold them."""
+        chosen = self.parts[number]
+        subjects = None if self.table.subjects is None else self.table.subjects[chosen]
+        return EncodedTable(codes=self.table.codes[chosen], subjects=subjects)
+
+    def consent_path(self) -> Path | None:
+        """Return the consent log of the simulated sites, if the study names one."""
+        named = self.study.policy.consent
+        return None if named is None else self.base / named
+
+
+def read_schema(study: Study, base: Path) -> Schema:
+    """Return the schema a study names, or the builtin source's own.
+
+    Raises:
+        ConfigError: The file is missing or wrong.
+    """
+    if study.data.schema_file is not None:
+        return load_schema(base / study.data.schema_file)
+    return builtin_schema(study.data.source.removeprefix("builtin:"))
+
+
+def prepare(path: str | Path, overrides: Sequence[str] = ()) -> Prepared:
+    """Read a study and its rows, and cut them into sites.
+
+    Guarantees:
+        - The same file, rows and overrides give the same study hash and the same cut.
+
+    Raises:
+        ConfigError: The study, schema or source is wrong, or there are more sites than rows.
+        DataError: A row does not fit its schema.
+    """
+    file = load_study(Path(path), overrides)
+    study, base = file.study, file.base.resolve()
+    try:
+        schema = read_schema(study, base)
+        table = read_encoded(open_source(study.data.source, base=base), schema, limit=study.data.limit)
+        return cut(study, base, schema, table)
+    except ConfigError as error:
+        raise file.locate(error) from None
+
+
+def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepared:
+    """Hold rows out, cut the rest into sites, and resolve the study.
+
+    Guarantees:
+        - All rows of one person are held out together, or lie at one site together.
+    """
+    subjects = table.subjects
+    training, holdout = split_holdout(len(table), study.data.holdout, _HOLDOUT_SEED, subjects=subjects)
+    sites = study.data.sites
+    people = None if subjects is None else subjects[training]
+    local = partition(table.codes[training], schema, sites, sites.seed, subjects=people)
+    parts = tuple(training[rows] for rows in local)
+    resolved = resolve(study, schema=schema, sizes=[declared_size(len(part)) for part in parts])
+    return Prepared(
+        study=study, base=base, schema=schema, resolved=resolved, table=table, parts=parts, holdout=holdout
+    )

@@ -1,0 +1,258 @@
+"""From a run folder to the one frozen value a report shows."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fedgen.api.tables import to_images
+from fedgen.report.model import (
+    ABSENT,
+    TOOK_PART,
+    About,
+    Artefact,
+    Command,
+    Comparison,
+    Exclusion,
+    Measure,
+    Promise,
+    ReportModel,
+    Rival,
+    SampleImages,
+    SampleRows,
+    Series,
+    SiteRounds,
+)
+from fedgen.runs.journal import read_rounds, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedgen.api.run import Run
+    from fedgen.audit.evaluation import Evaluation
+    from fedgen.config.resolve import ResolvedStudy
+    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.runs.journal import RoundLine, RunRecord
+
+SHOWN_ROWS: Final = 12
+SHOWN_IMAGES: Final = 40
+_POINTS: Final = 24
+_DROPPED: Final = "dropped"
+HELDOUT_BASIS: Final = (
+    "Computed on held-out rows of the simulation, which no site trained on; they are not covered by any ε."
+)
+
+
+def build_report(
+    run: Run,
+    record: RunRecord,
+    plan: PrivacyPlan,
+    *,
+    quality: Evaluation | None,
+    rivals: tuple[Rival, ...],
+    shown: np.ndarray | None,
+) -> ReportModel:
+    """Return everything the report of a run shows.
+
+    Args:
+        run: The run.
+        record: Its run.json.
+        plan: Its privacy plan, for the curve of ε.
+        quality: What the synthetic rows are worth, if they were judged.
+        rivals: The same model trained otherwise, if it was.
+        shown: Codes of a few synthetic rows or images.
+    """
+    study = run.study
+    lines = standing(read_rounds(run.folder.metrics))
+    return ReportModel(
+        study=record.study,
+        study_hash=record.study_hash,
+        outcome=record.outcome if record.outcome not in {"running", "failed"} else "interrupted",  # type: ignore[arg-type]
+        rounds_done=record.rounds_done,
+        rounds_planned=record.rounds,
+        started=record.started_at.isoformat(timespec="seconds"),
+        wall_s=record.wall_s,
+        about=_about(study, record),
+        promises=_promises(record),
+        epsilon=_epsilon(lines, record, plan),
+        epsilon_allowed=plan.epsilon_allowed,
+        participation=_participation(study, lines),
+        exclusions=_exclusions(lines),
+        loss=_loss(lines),
+        loss_basis=HELDOUT_BASIS,
+        quality=quality,
+        samples=_samples(run, shown),
+        comparison=_comparison(quality, rivals),
+        configuration=_configuration(study, plan),
+        versions=tuple(record.versions.items()),
+        artefacts=tuple(Artefact(path=item.path, sha256=item.sha256) for item in record.artefacts),
+        commands=_commands(run),
+    )
+
+
+def _about(study: ResolvedStudy, record: RunRecord) -> About:
+    spec = study.study
+    rows = f"about {study.total_rows:,} records at {len(study.roster)} sites"
+    return About(
+        model=spec.model.name,
+        data=f"{spec.data.source}, {rows}",
+        unit=spec.privacy.unit.value,
+        trust=spec.privacy.trust.value,
+        purpose=spec.policy.purpose,
+        simulated=True,
+        private=record.seeds == "os",
+        why_not="" if record.seeds == "os" else "The noise came from insecure_seed, so anybody can take it off.",
+    )
+
+
+def _promises(record: RunRecord) -> tuple[Promise, ...]:
+    return tuple(
+        Promise(
+            sentence=str(statement["sentence"]),
+            scope=str(statement["scope"]),
+            proved=bool(statement["proved"]),
+            assumes=tuple(str(clause) for clause in statement["assumes"]),  # type: ignore[union-attr]
+        )
+        for statement in record.privacy
+    )
+
+
+def _epsilon(lines: tuple[RoundLine, ...], record: RunRecord, plan: PrivacyPlan) -> tuple[Series, ...]:
+    """Return what each site's data had spent after some rounds: an upper bound, from the rounds it answered."""
+    if record.seeds != "os" or not lines:
+        return ()
+    curve = plan.curve()
+    marks = sorted({line.round for line in lines[:: max(1, len(lines) // _POINTS)]} | {lines[-1].round})
+    series = []
+    for site in record.sites:
+        took = np.cumsum([site.name in line.sites for line in lines])
+        done = {line.round: int(count) for line, count in zip(lines, took, strict=True)}
+        values = tuple(curve.at(min(done[mark], curve.total)) for mark in marks)
+        series.append(
+            Series(label=site.name, whose=f"{site.name}'s records", rounds=tuple(marks), values=values)
+        )
+    return tuple(series)
+
+
+def _participation(study: ResolvedStudy, lines: tuple[RoundLine, ...]) -> tuple[SiteRounds, ...]:
+    return tuple(
+        SiteRounds(
+            site=entry.name,
+            declared_rows=entry.rows,
+            cells=tuple(_cell(entry.name, line) for line in lines),
+        )
+        for entry in study.roster
+    )
+
+
+def _cell(site: str, line: RoundLine) -> str:
+    if site in line.sites:
+        return TOOK_PART
+    code = line.missing.get(site, _DROPPED)
+    return ABSENT if code == _DROPPED else code
+
+
+def _exclusions(lines: tuple[RoundLine, ...]) -> tuple[Exclusion, ...]:
+    return tuple(
+        Exclusion(site=site, round=line.round, reason=reason, bucket=count)
+        for line in lines
+        for site, counts in sorted(line.excluded.items())
+        for reason, count in sorted(counts.items())
+    )
+
+
+def _loss(lines: tuple[RoundLine, ...]) -> tuple[Series, ...]:
+    points = [(line.round, line.heldout_loss) for line in lines if line.heldout_loss is not None]
+    if not points:
+        return ()
+    rounds, values = zip(*points, strict=True)
+    return (Series(label="held-out loss", whose="held-out rows of the simulation", rounds=rounds, values=values),)
+
+
+def _samples(run: Run, shown: np.ndarray | None) -> SampleRows | SampleImages | None:
+    if shown is None or not len(shown):
+        return None
+    schema = run.study.data_schema
+    if schema.kind == "image":
+        images = to_images(shown[:SHOWN_IMAGES], schema)
+        grey = (images.astype(np.uint32) * 255 // max(1, schema.max_value)).astype(np.uint8)
+        labels = [""] * len(images)
+        if schema.classes:
+            labels = [str(schema.classes[int(code)]) for code in shown[:SHOWN_IMAGES, -1]]
+        return SampleImages(
+            height=schema.height,
+            width=schema.width,
+            channels=schema.channels,
+            labels=tuple(labels),
+            pixels=tuple(base64.b64encode(image.tobytes()).decode() for image in grey),
+        )
+    table = run.decode(shown[:SHOWN_ROWS])
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    cells = tuple(tuple(_text(value) for value in row) for row in rows)
+    return SampleRows(columns=tuple(table.column_names), rows=cells)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def measures_of(quality: Evaluation) -> tuple[tuple[Measure, ...], tuple[float | None, ...]]:
+    """Return the figures by which two ways of training are compared."""
+    best = None if quality.tstr is None else quality.tstr.best("synthetic")
+    real = None if quality.tstr is None else quality.tstr.best("real")
+    measures = (
+        Measure(name="mean 2-way distance", better="lower"),
+        Measure(name="mean 1-way distance", better="lower"),
+        Measure(name="train on synthetic, test on real (AUC)", better="higher"),
+        Measure(name="train on real, test on real (AUC)", better="higher"),
+    )
+    return measures, (
+        quality.tvd_2way,
+        quality.tvd_1way,
+        None if best is None else best.macro_auc,
+        None if real is None else real.macro_auc,
+    )
+
+
+def _comparison(quality: Evaluation | None, rivals: tuple[Rival, ...]) -> Comparison | None:
+    if quality is None or not rivals:
+        return None
+    measures, values = measures_of(quality)
+    this = Rival(label="this run", note="federated and differentially private", values=values)
+    return Comparison(measures=measures, rivals=(this, *rivals), basis=HELDOUT_BASIS)
+
+
+def _configuration(study: ResolvedStudy, plan: PrivacyPlan) -> tuple[tuple[str, str], ...]:
+    spec = study.study
+    rows: Mapping[str, object] = {
+        "study hash": study.study_hash,
+        "model": spec.model.name,
+        "sites": len(study.roster),
+        "rounds": spec.training.rounds,
+        "steps in a round": spec.training.local_steps,
+        "exchange": study.exchange,
+        "sampling rate q": f"{study.sample_rate:.4g}",
+        "noise multiplier σ": f"{plan.sigma:.5g}",
+        "clip C": f"{plan.clip:g}",
+        "optimizer": f"{spec.training.optimizer.name}, lr {spec.training.optimizer.lr:g}",
+        "engine": spec.training.engine,
+        "unit": spec.privacy.unit.value,
+        "neighbouring relation": spec.privacy.relation.value,
+        "trust": spec.privacy.trust.value,
+        "purpose": spec.policy.purpose,
+        "consent": f"{spec.policy.regime}" if spec.policy.consent else "no consent log",
+    }
+    return tuple((name, str(value)) for name, value in rows.items())
+
+
+def _commands(run: Run) -> tuple[Command, ...]:
+    folder = run.path
+    return (
+        Command(text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"),
+        Command(text=f"fedgen check {folder / 'study.yaml'}", shows="the plan, computed again from the study"),
+        Command(text=f"fedgen sample {folder} --rows 1000 --out more.parquet", shows="more rows, at no cost"),
+    )

@@ -1,0 +1,214 @@
+"""What is in a run folder at the end: synthetic data, its evaluation, the report, and run.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fedgen.api.reporting import build_report
+from fedgen.api.run import Run, progress_header
+from fedgen.api.tables import write_rows
+from fedgen.api.versions import versions
+from fedgen.audit.evaluate import evaluate_codes
+from fedgen.coordinator.progress import ProgressStore
+from fedgen.errors import ConfigError, MissingExtra
+from fedgen.privacy.statement import state
+from fedgen.report.render import render
+from fedgen.runs.atomic import write_json, write_text
+from fedgen.runs.journal import (
+    Artefact,
+    RunRecord,
+    SiteSummary,
+    read_rounds,
+    read_run,
+    standing,
+    write_run,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fedgen.api.prepare import Prepared
+    from fedgen.audit.evaluation import Evaluation
+    from fedgen.privacy.events import Counts
+    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.statement import Statement
+    from fedgen.report.model import Rival
+    from fedgen.runs.journal import RoundLine
+    from fedgen.runs.folder import RunFolder
+
+_READ: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When the run began, and how long earlier processes of it took."""
+
+    started_at: datetime
+    since: float
+    before_s: float
+
+    @classmethod
+    def start(cls, folder: RunFolder) -> Clock:
+        """Start counting; an earlier part of the same run is added."""
+        try:
+            earlier = read_run(folder.record)
+        except ConfigError:
+            return cls(started_at=datetime.now(UTC), since=time.monotonic(), before_s=0.0)
+        return cls(started_at=earlier.started_at, since=time.monotonic(), before_s=earlier.wall_s)
+
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds over all processes of the run so far."""
+        return self.before_s + time.monotonic() - self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's part of a run: what results are written from.
+
+    Attributes:
+        prepared: Study, rows and cut.
+        folder: The claimed run folder.
+        run: Identity of the run, hex.
+        plan: The privacy plan.
+        clock: Since when.
+        backend: What carries the messages.
+        spent: What each site's ledger says was charged.
+    """
+
+    prepared: Prepared
+    folder: RunFolder
+    run: str
+    plan: PrivacyPlan
+    clock: Clock
+    backend: str
+    spent: Callable[[], dict[str, Counts]]
+
+
+def write_results(session: Session, outcome: str) -> Run:
+    """Write everything INTERFACES promises of a run folder, and return the run.
+
+    Guarantees:
+        - Each file is put in place atomically; run.json comes last and names the digest of every other.
+        - A run that ended early gets the same files from its last safe model; one without a model gets a
+          report and run.json only.
+    """
+    prepared, folder = session.prepared, session.folder
+    run = Run(folder=folder, study=prepared.resolved)
+    has_model = ProgressStore(folder, progress_header(prepared.resolved)).latest() is not None
+    shown, quality = None, None
+    rivals: tuple[Rival, ...] = ()
+    files: list[Path] = []
+    if has_model:
+        shown = run.sample_codes(prepared.study.release.rows)
+        files += _write_synthetic(run, shown)
+        quality = _evaluate(prepared, shown)
+        rivals = _rivals(prepared, outcome)
+    if quality is not None:
+        evaluation = folder.root / "evaluation.json"
+        write_json(evaluation, quality.to_json())
+        files.append(evaluation)
+    files += folder.checkpoints_newest_first()[:1]
+    record = _record(session, outcome, files)
+    model = build_report(run, record, session.plan, quality=quality, rivals=rivals, shown=shown)
+    write_text(folder.report, render(model))
+    write_json(folder.root / "report.json", model.to_json())
+    files += [folder.report, folder.root / "report.json"]
+    write_run(folder.record, record.model_copy(update={"artefacts": _artefacts(folder, files)}))
+    return run
+
+
+def _write_synthetic(run: Run, codes: np.ndarray) -> list[Path]:
+    written = []
+    for suffix in run.study.study.release.formats:
+        path = run.folder.synthetic(suffix)
+        write_rows(run, codes, path)
+        written.append(path)
+    return written
+
+
+def _evaluate(prepared: Prepared, synthetic: np.ndarray) -> Evaluation | None:
+    """Judge synthetic rows against training and held-out rows; a simulation may, a deployment may not."""
+    if not len(prepared.holdout):
+        return None
+    codes = prepared.table.codes
+    real, holdout = codes[np.sort(prepared.training_rows)], codes[np.sort(prepared.holdout)]
+    try:
+        return evaluate_codes(real, synthetic, prepared.schema, holdout)
+    except MissingExtra:
+        return evaluate_codes(real, synthetic, prepared.schema, holdout, utility=False)
+
+
+def _rivals(prepared: Prepared, outcome: str) -> tuple[Rival, ...]:
+    """Train the rivals a study asks for; only a run that was completed is compared."""
+    if outcome != "completed" or not prepared.study.simulation.compare_pooled:
+        return ()
+    from fedgen.api.pooled import pooled_rival
+
+    rival = pooled_rival(prepared, lambda codes: _evaluate(prepared, codes))
+    return () if rival is None else (rival,)
+
+
+def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
+    """Return run.json: what was promised, by whom the rounds were answered, and what was made."""
+    prepared, folder = session.prepared, session.folder
+    private = prepared.study.privacy.insecure_seed is None
+    statements = state(session.plan, session.spent(), private=private)
+    lines = standing(read_rounds(folder.metrics))
+    stood = [line for line in lines if len(line.sites) >= prepared.resolved.quorum]
+    return RunRecord(
+        study=prepared.study.study,
+        study_hash=prepared.resolved.study_hash,
+        run=session.run,
+        outcome=outcome,
+        rounds=prepared.study.training.rounds,
+        rounds_done=len(stood),
+        started_at=session.clock.started_at,
+        wall_s=round(session.clock.wall_s, 3),
+        backend=session.backend,
+        seeds="os" if private else "insecure",
+        versions=versions(),
+        privacy=tuple(json.loads(json.dumps(statement.to_json())) for statement in statements),
+        sites=_summaries(prepared, lines, statements),
+        artefacts=_artefacts(folder, files),
+    )
+
+
+def _summaries(
+    prepared: Prepared, lines: tuple[RoundLine, ...], statements: tuple[Statement, ...]
+) -> tuple[SiteSummary, ...]:
+    """Return what each site did: rounds in the sum, what it spent, refusals by code."""
+    by_scope = {statement.scope: statement.epsilon for statement in statements}
+    quorum = prepared.resolved.quorum
+    return tuple(
+        SiteSummary(
+            name=entry.name,
+            rounds=sum(entry.name in line.sites for line in lines if len(line.sites) >= quorum),
+            epsilon=by_scope.get(f"site {entry.name}", by_scope.get("union")),
+            refusals=Counter(line.missing[entry.name] for line in lines if entry.name in line.missing),
+        )
+        for entry in prepared.resolved.roster
+    )
+
+
+def _artefacts(folder: RunFolder, files: list[Path]) -> tuple[Artefact, ...]:
+    return tuple(
+        Artefact(path=path.relative_to(folder.root).as_posix(), sha256=_sha256(path)) for path in files
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ):
+            digest.update(block)
+    return digest.hexdigest()

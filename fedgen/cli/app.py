@@ -1,0 +1,80 @@
+"""The verbs, their options, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from typer.main import get_command
+
+from fedgen.cli import later
+from fedgen.errors import FedgenError, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(
+    name="fedgen",
+    help="Federated training of generative models under differential privacy, without moving a row.",
+    epilog="Exit codes: 0 done, 1 defect, 2 usage, 3 configuration, 4 refused, 5 budget, 6 integrity, "
+    "7 release refused, 8 quorum lost, 9 missing extra, 130 interrupted and resumable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def run() -> NoReturn:
+    """Parse the arguments, run the verb, map every error to one line and its exit code."""
+    from fedgen.cli import verbs  # registers the verbs on `app`
+
+    verbs.register(app)
+    later.register(app)
+    sys.exit(guarded(lambda: get_command(app).main(standalone_mode=False), sys.argv[1:]))
+
+
+def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
+    """Run ``call`` and return the exit code; an error is one line on stderr, or JSON with ``--json``."""
+    import click
+
+    try:
+        result = call()
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _fail(Interrupted("interrupted", hint="go on with --resume"), arguments)
+    except FedgenError as error:
+        if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
+            raise
+        return _fail(error, arguments)
+    except OSError as error:
+        return _fail(_from_os(error), arguments)
+    except Exception as error:  # noqa: BLE001 - a defect: say so, and where to take it
+        if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
+            raise
+        hint = "run again with --debug, and add the output of `fedgen doctor` to a bug report"
+        return _fail(FedgenError(f"a defect in fedgen: {type(error).__name__}", hint=hint), arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _from_os(error: OSError) -> FedgenError:
+    """Say what the operating system refused, in one line."""
+    from fedgen.errors import ConfigError
+
+    what = (error.strerror or type(error).__name__).lower()
+    return ConfigError(what, where=error.filename, hint="check the path, its permissions and the free space")
+
+
+def _fail(error: FedgenError, arguments: list[str]) -> int:
+    """Print one line (or one JSON document) and return the exit code."""
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps(error.diagnostics()) + "\n")
+    sys.stderr.write(f"fedgen: {error}\n")
+    return error.exit_code

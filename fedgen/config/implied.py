@@ -1,0 +1,57 @@
+"""What follows from a study once its schema and the sizes of its sites are known."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fedgen.errors import ConfigError
+from fedgen.privacy.units import Trust
+from fedgen.schema.explain import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fedgen.config.study import Study
+    from fedgen.schema.table import Schema
+
+
+def decided(study: Study) -> Study:
+    """Return ``study`` with the defaults that depend on other keys filled in; a decided one is unchanged."""
+    training = study.training.model_copy(update={"exchange": study.training.exchanged})
+    return study.model_copy(update={"model": study.model.completed(), "training": training})
+
+
+def implied_rate(study: Study, sizes: Sequence[int]) -> float:
+    """Return the Poisson rate that the study and the declared sizes imply."""
+    training = study.training
+    if training.batch is None:
+        return training.sample_rate or math.nan  # the study itself refuses to have neither
+    expected = training.batch * (len(sizes) if study.privacy.trust is Trust.LOCAL else 1)
+    return min(1.0, expected / sum(sizes))
+
+
+def misfits(study: Study, schema: Schema) -> Iterator[ConfigError]:
+    """Yield what is wrong with the study once this schema stands beside it."""
+    if study.model.kind != schema.kind:
+        yield ConfigError(
+            f"{study.model.name} reads a schema of kind {study.model.kind}, not {schema.kind}",
+            key="model.name",
+            hint=f"use {'tabular' if schema.kind == 'table' else 'image'}-vae",
+        )
+    sites = study.data.sites
+    if sites.split == "iid":
+        return
+    if sites.by is None and schema.label is None:
+        yield ConfigError(
+            f"split: {sites.split} needs a column, and the schema has no label",
+            key="data.sites.by",
+            hint="name a column",
+        )
+    if sites.by is not None and sites.by not in schema.names:
+        near = nearest(sites.by, schema.names)
+        yield ConfigError(
+            "no such column in the schema",
+            key="data.sites.by",
+            hint=f"did you mean {near!r}?" if near else None,
+        )

@@ -1,0 +1,129 @@
+"""Rules that join two sections of a study, and what a study may promise but this version cannot keep.
+
+Each names the exact key at fault. :class:`fedgen.config.study.Study` applies them, so that a study which
+arrives in a message, or is built in Python, is held to the same rules as one read from a file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedgen.errors import ConfigError
+from fedgen.privacy.units import Relation, Trust, Unit
+from fedgen.schema.lines import dotted
+from fedgen.schema.yamlsource import Flaw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedgen.config.study import Study
+
+
+def check_rules(study: Study) -> None:
+    """Refuse a study that breaks a rule; what this version cannot keep comes first.
+
+    Raises:
+        Flaw: The first broken rule; a hint names the other keys that are not in this version.
+    """
+    missing = list(_not_in_this_version(study))
+    if missing:
+        others = ", ".join(dotted(flaw.key) for flaw in missing[1:])
+        hint = missing[0].hint or ""
+        raise Flaw(
+            str(missing[0]),
+            key=missing[0].key,
+            hint=f"{hint}; also not in this version: {others}" if others else hint,
+        )
+    for rule in (_model, _exchange, _quorum, _faults):
+        for flaw in rule(study):
+            raise flaw
+
+
+def _not_in_this_version(study: Study) -> Iterator[Flaw]:
+    privacy = study.privacy
+    if privacy.trust is Trust.DISTRIBUTED:
+        yield Flaw(
+            "distributed trust (secure aggregation) is not in this version, it comes in a later one",
+            key=("privacy", "trust"),
+            hint="use trust: local, or trust: central if the coordinator may see each update",
+        )
+    if study.secagg is not None:
+        yield Flaw(
+            "secure aggregation is not in this version, it comes in a later one",
+            key=("secagg",),
+            hint="leave secagg out",
+        )
+    if privacy.unit is not Unit.RECORD:
+        yield Flaw(
+            f"the privacy unit {privacy.unit.value} is not in this version, it comes in a later one",
+            key=("privacy", "unit"),
+            hint="use unit: record",
+        )
+    if privacy.relation is not Relation.ADD_OR_REMOVE:
+        yield Flaw(
+            "Poisson sampling is accounted under add_or_remove only",
+            key=("privacy", "relation"),
+            hint="use relation: add_or_remove",
+        )
+    if study.policy.packs:
+        yield Flaw(
+            "policy packs are not in this version, they come in a later one",
+            key=("policy", "packs"),
+            hint="leave packs out; consent is enforced through policy.consent",
+        )
+    if study.release.gate is not None:
+        yield Flaw(
+            "the release gate is not in this version, it comes in a later one",
+            key=("release", "gate"),
+            hint="leave gate out",
+        )
+
+
+def _model(study: Study) -> Iterator[Flaw]:
+    try:
+        study.model.completed()
+    except ConfigError as error:
+        yield Flaw(error.what, key=tuple((error.key or "model").split(".")), hint=error.hint)
+
+
+def _exchange(study: Study) -> Iterator[Flaw]:
+    training = study.training
+    if training.exchange == "gradient" and training.local_steps > 1:
+        yield Flaw(
+            "gradients are exchanged after every step, so local_steps must be 1",
+            key=("training", "exchange"),
+            hint="use exchange: update, or local_steps: 1",
+        )
+    if study.privacy.trust is Trust.CENTRAL and training.exchanged == "update":
+        yield Flaw(
+            "central trust bounds and noises gradients, so it needs exchange: gradient and local_steps: 1",
+            key=("training", "exchange" if training.exchange == "update" else "local_steps"),
+            hint="use trust: local for several local steps",
+        )
+
+
+def _quorum(study: Study) -> Iterator[Flaw]:
+    needed, sites = study.training.quorum_of(study.data.sites.count), study.data.sites.count
+    if needed > sites:
+        yield Flaw(
+            f"{needed} sites can never answer, the study has {sites}",
+            key=("training", "quorum"),
+            hint="write a share such as 0.5, or a smaller number",
+        )
+
+
+def _faults(study: Study) -> Iterator[Flaw]:
+    names = set(study.data.sites.names()) if study.simulation.faults else set()
+    for position, fault in enumerate(study.simulation.faults):
+        if fault.site not in names:
+            yield Flaw(
+                "no such site in the roster",
+                key=("simulation", "faults", position, "site"),
+                hint=f"names run from {min(names)} to {max(names)}",
+            )
+        if fault.round > study.training.rounds:
+            yield Flaw(
+                f"the study has {study.training.rounds} rounds",
+                key=("simulation", "faults", position, "round"),
+                hint="choose a round within them",
+            )

@@ -1,0 +1,188 @@
+"""The sections of a study file that name data, model, policy and release."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from fedgen.config.base import Frozen
+from fedgen.config.fields import MAX_SITES, Count, Number, Positive, Slug, Text, Whole, Word, not_boolean
+from fedgen.errors import ConfigError
+from fedgen.models.options import ModelName, ModelOptions, complete
+from fedgen.schema.yamlsource import Flaw
+
+_SECRET: Final = frozenset({"password", "passwd", "pwd", "passfile", "sslpassword", "token", "secret"})
+
+
+class SitesSpec(Frozen):
+    """How a simulation cuts one table into sites.
+
+    Attributes:
+        count: Number of sites, 1 to 10,000.
+        split: ``iid``, ``dirichlet`` (uneven shares of each value of ``by``), or ``by`` (one column decides).
+        by: Column that ``split`` looks at; None means the label column.
+        alpha: Concentration of the Dirichlet distribution, positive; small is uneven.
+        seed: Public seed of the cut; it plays no part in privacy.
+    """
+
+    count: Annotated[int, Number, Field(ge=1, le=MAX_SITES)]
+    split: Literal["iid", "dirichlet", "by"] = "iid"
+    by: Text | None = None
+    alpha: Positive | None = None
+    seed: Whole = 0
+
+    @model_validator(mode="after")
+    def _split_has_what_it_needs(self) -> SitesSpec:
+        if self.split == "dirichlet" and self.alpha is None:
+            raise Flaw(
+                "split: dirichlet needs alpha", key=("split",), hint="0.5 is uneven, 100 is nearly even"
+            )
+        if self.split != "dirichlet" and self.alpha is not None:
+            raise Flaw("alpha belongs to split: dirichlet", key=("alpha",))
+        if self.split == "iid" and self.by is not None:
+            raise Flaw("by belongs to split: dirichlet or split: by", key=("by",))
+        return self
+
+    def names(self) -> tuple[str, ...]:
+        """Return the sites' names in the roster: ``site-01``, ``site-02``, in order."""
+        width = max(2, len(str(self.count)))
+        return tuple(f"site-{number:0{width}d}" for number in range(1, self.count + 1))
+
+
+class DataSpec(Frozen):
+    """Where rows come from and what is publicly known of them.
+
+    Attributes:
+        source: A source address, as written; ``builtin:NAME`` brings its own schema. A site's file wins.
+        schema_file: Path of the schema file (key ``schema``), relative to the study file.
+        sites: How a simulation cuts the table.
+        holdout: Share of rows kept out of training for evaluation, in [0, 0.5]; simulation only.
+        limit: Read at most this many rows.
+    """
+
+    # The promised key is `schema`, a name pydantic's base class already has: an alias, and the only spelling.
+    model_config = ConfigDict(populate_by_name=False)
+
+    source: Text
+    schema_file: Text | None = Field(default=None, alias="schema")
+    sites: SitesSpec
+    holdout: Annotated[float, Number, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.2
+    limit: Count | None = None
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the source travels with an installed package."""
+        return self.source.startswith("builtin:")
+
+    @field_validator("source")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            raise Flaw("is not a source address") from None
+        if parts.password is not None or _SECRET & {name.lower() for name in parse_qs(parts.query)}:
+            raise Flaw(
+                "must not hold a password: every site sees the study", hint="use PGPASSFILE or a site's file"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_schema(self) -> DataSpec:
+        if self.schema_file is None and not self.is_builtin:
+            raise Flaw(
+                "a schema is needed: declared bounds and categories",
+                key=("schema",),
+                hint="`fedgen init --from FILE` drafts one; builtin: sources bring their own",
+            )
+        return self
+
+
+class ModelSpec(ModelOptions):
+    """Which generator, and its sizes; a size left out is filled in from the model's own default.
+
+    Attributes:
+        name: ``tabular-vae``, ``tabular-gan``, ``image-vae`` or ``image-gan``.
+        fake_batch: Fixed size of a GAN's fake batch.
+        public_steps: Generator steps for each critic step of a GAN.
+        init_seed: Public seed of the first weights.
+    """
+
+    name: ModelName
+    fake_batch: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    public_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    init_seed: Whole = 0
+
+    @property
+    def kind(self) -> str:
+        """``table`` or ``image``: the schema this model can read."""
+        return "table" if self.name.startswith("tabular-") else "image"
+
+    @property
+    def is_gan(self) -> bool:
+        """Whether only a critic touches rows."""
+        return self.name.endswith("-gan")
+
+    @property
+    def options(self) -> ModelOptions:
+        """The part of the section that shapes the net."""
+        return ModelOptions(**{name: getattr(self, name) for name in ModelOptions.model_fields})
+
+    def completed(self) -> ModelSpec:
+        """Return this section with every default of the model filled in; a complete one is unchanged.
+
+        Raises:
+            ConfigError: An option does not belong to this model; ``key`` names it.
+        """
+        filled = complete(self.name, self.options).model_dump()
+        if self.is_gan:
+            filled["fake_batch"] = self.fake_batch or 128
+            filled["public_steps"] = self.public_steps or 1
+        else:
+            for option in ("fake_batch", "public_steps"):
+                if getattr(self, option) is not None:
+                    raise ConfigError(
+                        f"{self.name} has no such option", key=f"model.{option}", hint="it belongs to a GAN"
+                    )
+        return self.model_copy(update=filled)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object) -> object:
+        return not_boolean(value)
+
+
+class PolicySpec(Frozen):
+    """What the rows may be used for, and who has agreed.
+
+    Attributes:
+        packs: Rule packs; none in this version.
+        purpose: The purpose for which consent is asked.
+        consent: Path of the consent log, relative to the study file; None where consent is not the ground.
+        regime: Whether a silent subject is out (``opt-in``) or in (``opt-out``).
+        min_cohort: A site with fewer permitted rows does not train.
+    """
+
+    packs: tuple[Slug, ...] = ()
+    purpose: Word = "train_generator"
+    consent: Text | None = None
+    regime: Literal["opt-in", "opt-out"] = "opt-in"
+    min_cohort: Count = 10
+
+
+class ReleaseSpec(Frozen):
+    """What is sampled at the end; post-processing, costs no budget.
+
+    Attributes:
+        rows: How many rows or images.
+        formats: Files to write.
+        gate: Promised; not in this version.
+    """
+
+    rows: Count = 1000
+    formats: Annotated[
+        tuple[Literal["parquet", "csv", "npz", "png"], ...], Field(min_length=1, max_length=4)
+    ] = ("parquet",)
+    gate: object | None = None

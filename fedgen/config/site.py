@@ -1,0 +1,90 @@
+"""The site file: what one data holder allows. A study can lower it, never raise it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from fedgen.config.base import Frozen
+from fedgen.config.fields import Count, OpenUnit, Positive, Text
+from fedgen.messages import SiteName
+from fedgen.schema.yamlsource import Flaw, Lines, explain, load_yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Ceilings(Frozen):
+    """What a site lets be spent on its data; all three are required, none has a default.
+
+    Attributes:
+        epsilon_per_study: Most that one study may spend.
+        epsilon_life: Most that all studies together may spend on this data set, ever.
+        delta: The δ at which both hold; a study that asks for a larger one is refused.
+    """
+
+    epsilon_per_study: Positive
+    epsilon_life: Positive
+    delta: OpenUnit
+
+    @model_validator(mode="after")
+    def _life_is_longer(self) -> Ceilings:
+        if self.epsilon_per_study > self.epsilon_life:
+            raise Flaw("one study may not spend more than all of them", key=("epsilon_per_study",))
+        return self
+
+
+class SiteSpec(Frozen):
+    """One data holder, in a simulation and in a deployment alike.
+
+    Attributes:
+        name: Its name in every roster.
+        source: Address of its table; may hold a password, and is never shown.
+        schema_file: Path of its schema (key ``schema``), or None where the source brings its own.
+        consent: Path of its consent log, or None where consent is not the ground.
+        min_cohort: With fewer permitted rows it does not train, whatever a study says.
+        ceilings: What may be spent.
+        keys: Folder of its private keys.
+        ledger: Path of its ledger.
+        durable: Whether the ledger is flushed to the disk before each release; only a simulation may say no.
+    """
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    name: SiteName
+    source: Annotated[Text, Field(repr=False)]
+    schema_file: Text | None = Field(default=None, alias="schema")
+    consent: Text | None = None
+    min_cohort: Count = 10
+    ceilings: Ceilings
+    keys: Text
+    ledger: Text
+    durable: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the site as JSON values; keys that are None are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def parse_site(data: Any, *, where: str | Path | None = None, lines: Lines | None = None) -> SiteSpec:
+    """Return the site in a mapping of plain values; inverse of :meth:`SiteSpec.to_json`.
+
+    Raises:
+        ConfigError: With file, line, key and a hint; an unknown key gets the nearest known name.
+    """
+    try:
+        return SiteSpec.model_validate(data)
+    except ValidationError as error:
+        fault = explain(error, lines or Lines(), where, SiteSpec)
+    raise fault
+
+
+def load_site(path: str | Path) -> SiteSpec:
+    """Return the site in a YAML or JSON file.
+
+    Raises:
+        ConfigError: As :func:`parse_site`; or the file is missing or not valid.
+    """
+    data, lines = load_yaml(path)
+    return parse_site(data, where=path, lines=lines)

@@ -1,0 +1,112 @@
+"""The coordinator's durable state: which round is done, with which weights, moments and attempts.
+
+A round's attempt number is written before its first message leaves, so that a restart never asks twice
+under one number: a site would refuse the second as a replay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from fedgen.errors import IntegrityError
+from fedgen.models.state import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from fedgen.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The last good model and everything needed to continue from it.
+
+    Attributes:
+        round: Rounds done; zero before the first.
+        weights: Private and public parameters together, float32.
+        average: Exponential moving average of ``weights``, or None.
+        optimizer: The optimizer's tensors by name.
+    """
+
+    round: int
+    weights: Tensor
+    average: Tensor | None = None
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def released(self) -> Tensor:
+        """The weights to sample from: the average where there is one."""
+        return self.weights if self.average is None else self.average
+
+
+class ProgressStore:
+    """Saves and restores :class:`Progress` in a run folder.
+
+    Guarantees:
+        - A crash at any instant leaves the previous progress readable.
+        - Progress of another study or model is refused.
+
+    Args:
+        folder: The run folder, locked by this process.
+        header: What must match on restore: study hash, model, layout.
+    """
+
+    def __init__(self, folder: RunFolder, header: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._header = dict(header)
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint atomically and drop all but the newest two."""
+        tensors = {"weights": progress.weights}
+        if progress.average is not None:
+            tensors["average"] = progress.average
+        tensors |= {f"optimizer.{name}": value for name, value in progress.optimizer.items()}
+        path = self._folder.checkpoint(progress.round)
+        save_tensors(path, tensors, {**self._header, "round": str(progress.round)})
+        self._folder.prune_checkpoints(keep=2)
+
+    def latest(self) -> Progress | None:
+        """Return the newest checkpoint that is whole, or None.
+
+        Raises:
+            IntegrityError: The newest whole checkpoint belongs to another study or model.
+        """
+        torn: IntegrityError | None = None
+        for path in self._folder.checkpoints_newest_first():
+            try:
+                tensors, header = load_tensors(path)
+            except IntegrityError as error:
+                torn = error
+                continue
+            self._check(header)
+            return Progress(
+                round=int(header["round"]),
+                weights=tensors["weights"].to(torch.float32),
+                average=tensors.get("average"),
+                optimizer={
+                    name.removeprefix("optimizer."): value
+                    for name, value in tensors.items()
+                    if name.startswith("optimizer.")
+                },
+            )
+        if torn is not None:
+            raise torn
+        return None
+
+    def _check(self, header: Mapping[str, str]) -> None:
+        for name, value in self._header.items():
+            if header.get(name) != value:
+                raise IntegrityError(
+                    f"a checkpoint of another {name.replace('_', ' ')}",
+                    where=self._folder.checkpoints,
+                    hint="give this study its own --out folder",
+                )
+
+    def next_attempt(self, number: int) -> int:
+        """Return and durably record the attempt number for a round, starting at one."""
+        return self._folder.next_attempt(number)

@@ -1,0 +1,200 @@
+"""One round as a pure state machine over untrusted replies: no clock, no network, no disk.
+
+Rules, in the order they are checked for each reply:
+
+1. It is bounded, parses, and names a sender on the roster.
+2. Its signature verifies under that sender's key, and its seal opens under ours.
+3. It is for this study, run, round and attempt, and is the sender's first for them.
+4. It answers the weights we sent, with the number of parameters and steps the study says.
+5. Every value is finite.
+
+A reply that breaks a rule changes nothing: it is named with a code and the round goes on. At the end the
+round stands if the quorum holds, else it never happened and the last good model is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fedgen.coordinator.aggregate import Aggregate, StreamingSum
+from fedgen.crypto.envelope import Expectation, ReplayGuard, agree, open_frame, peek
+from fedgen.errors import Code, IntegrityError
+from fedgen.messages import Kind, Refusal, Trained, Wire, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedgen.crypto.keys import SealingKey, VerifyKey
+
+
+COORDINATOR: Final = "coordinator"
+_FRAME_ROOM: Final = 64 * 1024  # a reply's own header: a name, digests, bucketed counts
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a round asked for, so that an answer can be held against it.
+
+    Attributes:
+        study_hash: Identity of the study.
+        run: Identity of the run.
+        round: One-based.
+        attempt: One-based.
+        parameters: Length of an update.
+        steps: Private steps each site was told to take.
+        weights: SHA-256 of the weights sent, hex.
+    """
+
+    study_hash: str
+    run: str
+    round: int
+    attempt: int
+    parameters: int
+    steps: int
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one reply.
+
+    Attributes:
+        site: The verified sender, or None when nobody could be verified.
+        code: None if the update went into the sum.
+        excluded: Bucketed counts of excluded rows by reason, as the site reported them.
+    """
+
+    site: str | None
+    code: Code | None
+    excluded: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed round: what was summed, and who is missing with which code."""
+
+    aggregate: Aggregate
+    missing: Mapping[str, Code]
+    excluded: Mapping[str, Mapping[str, str]]
+
+    @property
+    def present(self) -> int:
+        """How many sites are in the sum."""
+        return len(self.aggregate.sites)
+
+
+class Round:
+    """Folds the replies of one round.
+
+    Args:
+        ask: What was asked.
+        roster: Verification key of every site of the study, by name.
+        weights: Weight of each site in the sum, by name.
+        sealing_key: Our private key, to open sealed updates.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        roster: Mapping[str, VerifyKey],
+        weights: Mapping[str, float],
+        sealing_key: SealingKey,
+    ) -> None:
+        self._ask = ask
+        self._roster = roster
+        self._weights = weights
+        self._sealing_key = sealing_key
+        self._sum = StreamingSum(ask.parameters)
+        self._codes: dict[str, Code] = {}
+        self._excluded: dict[str, Mapping[str, str]] = {}
+        self._guard = ReplayGuard()
+
+    def accept(self, reply: bytes) -> Verdict:
+        """Check one reply and fold it, or say why not; never raises for what a peer sent."""
+        site: str | None = None
+        try:
+            message, body, site = open_reply(
+                reply,
+                roster=self._roster,
+                sealing_key=self._sealing_key,
+                ask=self._ask,
+                answers=Kind.TRAINED,
+                guard=self._guard,
+            )
+            excluded = self._fold(message, body, site)
+        except IntegrityError as error:
+            if site is not None and site not in self._sum.sites:
+                self._codes[site] = error.code
+            return Verdict(site=site, code=error.code)
+        if isinstance(message, Refusal):
+            self._codes.setdefault(site, message.code)
+            return Verdict(site=site, code=message.code)
+        self._codes.pop(site, None)
+        self._excluded[site] = excluded
+        return Verdict(site=site, code=None, excluded=excluded)
+
+    def _fold(self, message: Wire, body: memoryview, site: str) -> Mapping[str, str]:
+        """Hold an update against the ask and add it; a refusal adds nothing."""
+        if isinstance(message, Refusal):
+            return {}
+        if not isinstance(message, Trained):
+            raise IntegrityError("an unexpected kind of reply", code=Code.OUT_OF_ORDER)
+        ask = self._ask
+        if message.weights != ask.weights:
+            raise IntegrityError("an update for other weights", code=Code.STALE_ROUND)
+        if message.parameters != ask.parameters or message.steps != ask.steps:
+            raise IntegrityError("an update of another shape", code=Code.WRONG_SHAPE)
+        self._sum.add(site, body, self._weights[site])
+        return message.excluded
+
+    def close(self) -> Closed:
+        """End the round: late replies are no longer looked at."""
+        present = set(self._sum.sites)
+        missing = {
+            site: self._codes.get(site, Code.DROPPED) for site in self._roster if site not in present
+        }
+        return Closed(aggregate=self._sum.finish(), missing=missing, excluded=dict(self._excluded))
+
+
+def open_reply(
+    reply: bytes,
+    *,
+    roster: Mapping[str, VerifyKey],
+    sealing_key: SealingKey,
+    ask: Ask,
+    answers: Kind,
+    guard: ReplayGuard | None = None,
+) -> tuple[Wire, memoryview, str]:
+    """Return a reply's message, body and verified sender.
+
+    Guarantees:
+        - The sender is on the roster and its signature verified before anything inside is parsed.
+        - An update is accepted only sealed; only a refusal or a join may come in clear.
+
+    Raises:
+        IntegrityError: With the code of the first rule broken.
+    """
+    limit = _FRAME_ROOM + 4 * ask.parameters
+    header = peek(reply, max_frame=limit)
+    expectation = Expectation(
+        study_hash=ask.study_hash,
+        run=ask.run,
+        round=ask.round,
+        attempt=ask.attempt,
+        sender=header.sender,
+        recipient=COORDINATOR,
+        kinds=frozenset({answers, Kind.REFUSAL}),
+    )
+    header, frame = open_frame(
+        reply,
+        verify_key=roster.get(header.sender),
+        sealing_key=sealing_key,
+        expect=expectation,
+        max_frame=limit,
+    )
+    if guard is not None:
+        guard.accept(header)
+    message, body = decode(frame, max_body=4 * ask.parameters)
+    agree(header, message)
+    return message, body, header.sender

@@ -1,0 +1,41 @@
+"""What a coordinator needs of whatever carries its messages: nodes, and opaque bytes to and from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fedgen.errors import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One node's answer: bytes nobody has checked yet, or the transport's own reason for having none.
+
+    Attributes:
+        node: The transport's name for the peer; proves nothing about who it is.
+        reply: The untrusted bytes, or None.
+        code: Why there is no reply; None when there is one.
+    """
+
+    node: int
+    reply: bytes | None
+    code: Code | None = None
+
+
+class Transport(Protocol):
+    """Carries one frame to many nodes and hands back what they say, as it arrives."""
+
+    def nodes(self, expected: int, timeout: float) -> Sequence[int]:
+        """Return the nodes present, waiting up to ``timeout`` seconds for ``expected`` of them."""
+        ...
+
+    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
+        """Send ``frame`` to every node; yield answers as they come, none after ``timeout`` seconds.
+
+        A node may be named more than once (it answered twice) or not at all (it did not answer in time).
+        """
+        ...

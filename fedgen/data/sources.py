@@ -1,0 +1,108 @@
+"""One address for every kind of table: a path, ``csv: parquet: sqlite: postgresql:`` or ``builtin:``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+from fedgen.data.source import BATCH_ROWS, Source
+from fedgen.errors import ConfigError
+from fedgen.schema.explain import nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BATCH_ROWS", "SCHEMES", "Source", "open_source"]
+
+SCHEMES: Final = ("csv", "parquet", "sqlite", "postgresql", "builtin")
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<rest>.*)", re.DOTALL)
+_CSV_SUFFIX: Final = re.compile(r"\.(?P<kind>csv|tsv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
+_DELIMITERS: Final = frozenset(",;|\t ")
+
+
+def open_source(url: str, *, base: Path) -> Source:
+    """Return the table at an address; nothing but its header or catalogue is read yet.
+
+    =================================================  ======================================================
+    ``csv://visits.csv.gz?delimiter=;``                a CSV file, plain or compressed; comma if not said
+    ``parquet://visits.parquet`` or ``parquet://dir``  a file, or all Parquet files in a folder
+    ``sqlite:///clinic.db?table=visits``               a table or view of a file
+    ``postgresql://user@host/db?table=visits``         a table or view; ``&schema=`` names a schema
+    ``builtin:randhie``, ``builtin:digits``            see :mod:`fedgen.data.builtin`
+    ``visits.csv``, ``visits.parquet``, ``dir``        a path, by its suffix
+    =================================================  ======================================================
+
+    Guarantees:
+        - No message holds a password.
+
+    Edge cases:
+        A path is taken as written, without ``%``-escapes; it may not hold ``?`` after ``csv://``.
+
+    Args:
+        url: The address.
+        base: Folder that relative paths are relative to.
+
+    Raises:
+        ConfigError: Unknown kind of address, or an option that it does not have.
+        DataError: Nothing there, or not what its address says.
+        MissingExtra: A driver or package is not installed.
+    """
+    address = url.strip()
+    match = _SCHEME.fullmatch(address)
+    scheme = match["scheme"].lower().split("+")[0] if match else ""
+    if match is None:
+        return _path(address, base)
+    rest = match["rest"]
+    if scheme == "builtin":
+        from fedgen.data.builtin import builtin_source
+
+        return builtin_source(rest)
+    if scheme in SCHEMES and not rest.removeprefix("//").strip():
+        raise ConfigError(f"nothing stands behind {scheme}:", hint=f"write {scheme}://NAME")
+    if scheme in SCHEMES and not rest.startswith("//"):
+        what = f"an address of kind {scheme} begins with {scheme}://"
+        raise ConfigError(what, hint=f"write {scheme}://NAME")
+    if scheme == "csv":
+        name, _, query = rest[2:].partition("?")
+        return _csv(name, query, base)
+    if scheme == "parquet":
+        from fedgen.data.parquet_source import ParquetSource
+
+        return ParquetSource(base / rest[2:])
+    if scheme in {"sqlite", "postgresql"}:
+        from fedgen.data.sql_source import SqlSource
+
+        return SqlSource(address, base=base)
+    guess = nearest(scheme, SCHEMES)
+    hint = f"did you mean {guess}:?" if guess else f"known kinds: {', '.join(SCHEMES)}, or a path"
+    raise ConfigError(f"unknown kind of source {scheme!r}", hint=hint)
+
+
+def _csv(name: str, query: str, base: Path) -> Source:
+    """Open a CSV file by its path and options."""
+    from fedgen.data.csv_source import CsvSource
+
+    path = base / name
+    suffix = _CSV_SUFFIX.search(name)
+    delimiter = "\t" if suffix and suffix["kind"].lower() == "tsv" else ","
+    options = parse_qs(query, keep_blank_values=True, separator="&")
+    for option, values in options.items():
+        if option != "delimiter" or len(values) != 1 or values[0] not in _DELIMITERS:
+            hint = "csv:// has one option: delimiter=, one of , ; | space or %09 for a tab"
+            raise ConfigError("an option that csv:// does not have", where=path, key=option, hint=hint)
+        delimiter = values[0]
+    return CsvSource(path, delimiter=delimiter)
+
+
+def _path(name: str, base: Path) -> Source:
+    """Open a plain path by its suffix; a folder is one of Parquet files."""
+    from fedgen.data.parquet_source import ParquetSource
+
+    path = base / name
+    if _CSV_SUFFIX.search(name):
+        return _csv(name, "", base)
+    if name.lower().endswith(".parquet") or path.is_dir():
+        return ParquetSource(path)
+    hint = "name it .csv, .csv.gz, .tsv or .parquet, or write csv://, parquet://, sqlite:// before it"
+    raise ConfigError("the suffix does not say what kind of table this is", where=path, hint=hint)

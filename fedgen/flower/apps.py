@@ -1,0 +1,52 @@
+"""The two Flower apps. They compose; they hold no logic and no secret of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedgen.flower.records import from_record, to_record
+from fedgen.flower.transport import FlowerTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedgen.coordinator.transport import Transport
+
+
+def client_app(handle_of: Callable[[int], Callable[[bytes], bytes]]) -> ClientApp:
+    """Return a ClientApp that relays opaque bytes to a site.
+
+    Args:
+        handle_of: Returns ``Site.handle`` (or the door of a site's daemon) for a partition number.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def relay(message: Message, context: Context) -> Message:
+        """Hand the bytes to the site and its answer back."""
+        partition = int(context.node_config["partition-id"])
+        answer = handle_of(partition)(from_record(message.content))
+        return Message(to_record(answer), reply_to=message)
+
+    return app
+
+
+def server_app(run: Callable[[Transport], None]) -> ServerApp:
+    """Return a ServerApp that runs a coordinator over Flower's grid.
+
+    Args:
+        run: The coordinator's loop.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _context: Context) -> None:
+        """Run the coordinator over this grid."""
+        run(FlowerTransport(grid))
+
+    return app

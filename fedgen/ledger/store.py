@@ -1,0 +1,362 @@
+"""The ledger of one site: spend first, durably, then draw noise.
+
+A reservation is one transaction under the write lock: the history is read, the budget is asked, the entry is
+appended and committed. What was reserved stays charged whatever happens after; :meth:`Ledger.settle` only records
+that the round left the site. Two processes on one file take turns, so they cannot overspend together.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError
+from fedgen.ledger import _database as db
+from fedgen.ledger._tally import Tally, kept
+from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint, Signer
+from fedgen.ledger.entries import (
+    GENESIS,
+    Entry,
+    Opened,
+    Recorded,
+    Reserved,
+    Settled,
+    entry_hash,
+    from_body,
+    to_body,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    import sqlalchemy as sa
+
+    from fedgen.privacy.budget import Spent
+    from fedgen.privacy.events import Counts, Event
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an entry stands: proof that it was written, and durably if the ledger is durable."""
+
+    index: int
+    hash: bytes
+
+
+class Ledger:
+    """An open ledger.
+
+    Guarantees:
+        - A :class:`Receipt` is returned only after the entry is committed; on a durable ledger, after the disk has it.
+        - If anything fails before that, nothing was spent and nothing was written.
+        - Entries are never changed or removed; triggers in the file refuse it, and the hash chain shows it.
+        - What another process appended is seen before the next decision; a file that was rolled back while open
+          is refused.
+        - A clock that goes backwards changes nothing: order is by index.
+        - Closing and opening again costs little: totals are kept by head.
+    """
+
+    def __init__(
+        self, path: Path, opened: Opened, signing_key: Signer, tally: Tally, connection: sa.Connection
+    ) -> None:
+        self._path, self._opened, self._key = path, opened, signing_key
+        self._tally = tally
+        self._connection: sa.Connection | None = connection
+        self._pending: tuple[int, bytes, Entry] | None = None
+        self._closed = False
+        self._lock = RLock()
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, origin: str, signing_key: Signer, durable: bool = True
+    ) -> Self:
+        """Open the ledger at ``path``, or begin one.
+
+        Guarantees:
+            - A new file may be read by its owner only.
+            - The first entry carries origin, public key and whether every commit reaches the disk.
+
+        Args:
+            path: The file; its folder must exist.
+            origin: Name of the ledger; must match an existing file's.
+            signing_key: Signs every entry; must match an existing file's.
+            durable: False skips fsync, for simulations; must match an existing file's.
+
+        Raises:
+            IntegrityError: The file is damaged, or belongs to another origin, key or kind (code ``ledger``).
+            OSError: The file cannot be created or opened.
+            LedgerBusy: Another process holds it.
+        """
+        place = Path(path)
+        wanted = Opened(origin=origin, public_key=signing_key.public.hex(), durable=durable)
+        with db.translated(place):
+            new = db.touch(place)
+            connection = db.connect(place, "durable" if durable else "simulated")
+            try:
+                with connection.begin():
+                    tally = _begin(connection, wanted, signing_key) if new else None
+                    tally = tally or _resume(connection, wanted, place)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(place, wanted, signing_key, tally, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a closed ledger can be opened again."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._drop()
+                kept.keep(self._tally)
+
+    @property
+    def origin(self) -> str:
+        """The ledger's name."""
+        return self._opened.origin
+
+    @property
+    def durable(self) -> bool:
+        """Whether a receipt means that the disk has the entry."""
+        return self._opened.durable
+
+    @property
+    def head(self) -> Receipt:
+        """The last entry, as of now."""
+        with self._transaction():
+            return Receipt(self._tally.size - 1, self._tally.head)
+
+    def append(self, entry: Entry) -> Receipt:
+        """Append an admission, a refusal or a closing.
+
+        Raises:
+            ValueError: The entry has its own verb: :meth:`open`, :meth:`reserve`, :meth:`settle`.
+            IntegrityError: The file was damaged or rolled back (code ``ledger``).
+            OSError: The disk is full or broken.
+        """
+        if isinstance(entry, (Opened, Reserved, Settled)):
+            raise ValueError(f"a {entry.kind} entry is not appended; it has its own verb")  # noqa: TRY004 -- not a type fault
+        with self._transaction() as connection:
+            return self._write(connection, entry, None)
+
+    def reserve(
+        self,
+        dataset: str,
+        study_hash: str,
+        run: str,
+        round: int,  # noqa: A002 -- the word of every message and entry
+        attempt: int,
+        event: Event,
+        count: int,
+        *,
+        check: Callable[[Spent], object],
+    ) -> Receipt:
+        """Charge one round before its noise is drawn.
+
+        Guarantees:
+            - ``check`` sees everything reserved on the data set, by whatever study and process, and nothing can be
+              added between its answer and the entry.
+            - If ``check`` raises, nothing is written.
+            - The same (study, run, round, attempt) is charged at most once; a new attempt is charged again.
+
+        Args:
+            dataset: Identity of the data set, for its whole life.
+            study_hash: Hash of the resolved study, hex.
+            run: Identity of the run, hex.
+            round: One-based.
+            attempt: One-based.
+            event: What one step will do.
+            count: How many steps.
+            check: Raises if the budget does not allow it, e.g. ``lambda spent: decide(spent, request, ceilings)``.
+
+        Raises:
+            IntegrityError: ``replayed`` if it was reserved before; ``ledger`` if the file is damaged.
+            OSError: The disk is full or broken; nothing was spent.
+            LedgerBusy: Another process holds the file; nothing was spent.
+        """
+        entry = Reserved(dataset, study_hash, run, round, attempt, event, count)
+        once = f"reserved {study_hash} {run} {round} {attempt}"
+        with self._transaction() as connection:
+            try:
+                check(self._tally.spent(dataset, study_hash))
+            except BudgetExhausted:
+                # A replay is a replay even when nothing is left to spend.
+                if connection.execute(db.said_before, {"once": once}).first():
+                    raise IntegrityError(
+                        "this was reserved or settled before", code=Code.REPLAYED, where=self._path
+                    ) from None
+                raise
+            return self._write(connection, entry, once)
+
+    def settle(self, receipt: Receipt, digest: str) -> Receipt:
+        """Record that a reserved round left the site; inverse of :meth:`reserve` in the books only.
+
+        Args:
+            receipt: What :meth:`reserve` returned.
+            digest: SHA-256 of the bytes that left, hex.
+
+        Raises:
+            IntegrityError: ``replayed`` if it was settled before; ``ledger`` if there is no such reservation.
+        """
+        with self._transaction() as connection:
+            reserved = self._tally.unsettled.get(receipt.index)
+            once = f"settled {receipt.index}"
+            if reserved is None:
+                again = connection.execute(db.said_before, {"once": once}).first()
+                raise IntegrityError(
+                    "this was reserved or settled before" if again else "no such reservation",
+                    code=Code.REPLAYED if again else Code.LEDGER,
+                    where=self._path,
+                )
+            return self._write(
+                connection, Settled(receipt.index, reserved.round, reserved.attempt, digest), once
+            )
+
+    def spent(self, dataset: str, study_hash: str | None = None) -> Counts:
+        """Return every event reserved on ``dataset``, settled or not, with its total count.
+
+        Args:
+            dataset: Identity of the data set.
+            study_hash: Count one study only.
+        """
+        with self._transaction():
+            spent = self._tally.spent(dataset, study_hash)
+        return spent.data if study_hash is None else spent.study
+
+    def last_round(self, study_hash: str, run: str | None = None) -> int:
+        """Return the latest reserved round of a study, or of one run of it; 0 if there is none."""
+        return self.last_attempt(study_hash, run)[0]
+
+    def last_attempt(self, study_hash: str, run: str | None = None) -> tuple[int, int]:
+        """Return the latest reserved round and its latest attempt; zeros if there is none."""
+        with self._transaction():
+            return self._tally.last(study_hash, run)
+
+    def entries(self, first: int = 0) -> Iterator[Recorded]:
+        """Yield the entries from ``first`` on, in order, in bounded memory."""
+        while True:
+            with self._transaction() as connection:
+                rows = connection.execute(db.rows_from, {"first": first, "most": _PAGE}).all()
+            for row in rows:
+                entry, moment = from_body(row.body)
+                yield Recorded(row.idx, moment, row.hash, entry)
+            if len(rows) < _PAGE:
+                return
+            first += len(rows)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the signed size and head, to be kept elsewhere: it shows a later rollback of the file."""
+        with self._transaction():
+            return Checkpoint.signed(self.origin, self._tally.size, self._tally.head, self._key)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """Hold the write lock with a tally that is true, and commit at the end."""
+        with self._lock, db.translated(self._path):
+            connection = self._connected()
+            self._pending = None
+            try:
+                with connection.begin():
+                    _catch_up(connection, self._tally, self._path)
+                    yield connection
+            except FedgenError:
+                raise
+            except BaseException:
+                # A fresh connection knows no half-finished transaction.
+                self._drop()
+                raise
+            if self._pending is not None:  # counted only once committed
+                self._tally.add(*self._pending)
+
+    def _connected(self) -> sa.Connection:
+        """Return the connection, opened anew if a fault closed it."""
+        if self._closed:
+            raise ValueError("the ledger is closed")
+        if self._connection is None:
+            self._connection = db.connect(self._path, "durable" if self.durable else "simulated")
+        return self._connection
+
+    def _write(self, connection: sa.Connection, entry: Entry, once: str | None) -> Receipt:
+        """Append ``entry`` at the head."""
+        row = _row(entry, self._tally.size, self._tally.head, self._key)
+        connection.execute(db.append_to, {**row, "once": once})
+        self._pending = (row["idx"], row["hash"], entry)
+        return Receipt(row["idx"], row["hash"])
+
+    def _drop(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _row(entry: Entry, index: int, prev: bytes, key: Signer) -> dict[str, Any]:
+    """Return the row of ``entry`` at ``index``, signed."""
+    body = to_body(entry, datetime.now(UTC))
+    own = entry_hash(prev, index, body)
+    return {"idx": index, "prev": prev, "body": body, "hash": own, "signature": key.sign(ENTRY_LABEL, own)}
+
+
+def _begin(connection: sa.Connection, wanted: Opened, key: Signer) -> Tally | None:
+    """Write the first entry, unless another process was faster."""
+    if connection.dialect.has_table(connection, "meta"):
+        return None
+    db.create(connection, durable=wanted.durable, genesis=GENESIS)
+    row = _row(wanted, 0, GENESIS, key)
+    connection.execute(db.append_to, {**row, "once": "opened"})
+    tally = Tally()
+    tally.add(0, row["hash"], wanted)
+    return tally
+
+
+def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
+    """Check that the ledger is the one meant; its totals are those kept, or read when first needed."""
+    head = connection.execute(db.head_of).one_or_none()
+    first = connection.execute(db.rows_from, {"first": 0, "most": 1}).one_or_none()
+    if head is None or first is None or first.hash != entry_hash(GENESIS, 0, first.body):
+        raise IntegrityError("the ledger does not begin as one", code=Code.LEDGER, where=path)
+    opened, _ = from_body(first.body)
+    if not isinstance(opened, Opened) or opened.origin != wanted.origin:
+        raise IntegrityError("the ledger has another origin", code=Code.LEDGER, where=path)
+    if opened.public_key != wanted.public_key:
+        raise IntegrityError("the ledger was begun with another key", code=Code.LEDGER, where=path)
+    if opened.durable != wanted.durable:
+        raise IntegrityError(
+            f"the ledger is {db.NOTES[opened.durable]!r}", code=Code.LEDGER, where=path, hint="keep it apart"
+        )
+    return kept.take(head.head) or Tally()
+
+
+def _catch_up(connection: sa.Connection, tally: Tally, path: Path) -> None:
+    """Count what others appended since; refuse a file that was rolled back or does not chain."""
+    head = connection.execute(db.head_of).one()
+    while tally.size < head.size:
+        for row in connection.execute(db.rows_from, {"first": tally.size, "most": _PAGE}).all():
+            if (row.idx, row.prev) != (tally.size, tally.head) or row.hash != entry_hash(
+                row.prev, row.idx, row.body
+            ):
+                raise IntegrityError(
+                    f"the ledger does not chain at entry {tally.size}",
+                    code=Code.LEDGER,
+                    where=path,
+                    hint="run: fedgen ledger verify",
+                )
+            tally.add(row.idx, row.hash, from_body(row.body)[0])
+        if not connection.execute(db.rows_from, {"first": tally.size, "most": 1}).first():
+            break
+    if (tally.size, tally.head) != (head.size, head.head):
+        raise IntegrityError(
+            "the ledger was rolled back or replaced while it was open", code=Code.LEDGER, where=path
+        )

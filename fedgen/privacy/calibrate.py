@@ -1,0 +1,143 @@
+"""From a budget to a noise multiplier, and from a noise multiplier to the number of steps that fit.
+
+Searches begin where the central limit of DP-SGD points, which is cheap and close but no bound; every answer
+is checked by the accountant, which is one.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Context
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from fedgen import _validate
+from fedgen.errors import ConfigError
+from fedgen.privacy._frontier import frontier
+from fedgen.privacy._limit import first_noise
+from fedgen.privacy.accountant import epsilon as epsilon_of
+from fedgen.privacy.events import Event, PoissonGaussian
+from fedgen.privacy.units import Relation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TIGHT: Final = 0.995
+NOISE_MIN: Final = 0.1  # a study that needs less asks for no privacy worth the name
+NOISE_MAX: Final = 1e5
+_DIGITS: Final = 5
+_TRIES: Final = 60
+
+
+def noise_multiplier(
+    q: float, steps: int, epsilon: float, delta: float, *, relation: Relation = Relation.ADD_OR_REMOVE
+) -> float:
+    """Return the smallest noise multiplier that keeps ``steps`` steps within (ε, δ), to five digits.
+
+    Guarantees:
+        - ``epsilon(((PoissonGaussian(q, result), steps),), delta).epsilon`` lies in [0.995, 1.0] ·
+          ``epsilon``.
+        - Rounded up, never down. (Where ε jumps by more than 0.5 % within the fifth digit, the upper side.)
+
+    Args:
+        q: Sampling rate in (0, 1].
+        steps: Number of noised steps, at least 1.
+        epsilon: Target, positive.
+        delta: In (0, 1).
+        relation: Which data sets are neighbours.
+
+    Raises:
+        ValueError: An argument is out of range or not finite.
+        ConfigError: The target needs practically no noise, or more than any model survives.
+    """
+    _validate.probability(q=q)
+    _validate.positive(steps=steps, epsilon=epsilon)
+    _validate.open_probability(delta=delta)
+    return _noise(float(q), steps, float(epsilon), float(delta), relation)
+
+
+@lru_cache(maxsize=256)
+def _noise(q: float, steps: int, target: float, delta: float, relation: Relation) -> float:
+    """Return the cached noise multiplier."""
+
+    def spent(sigma: float) -> float:
+        return epsilon_of(((PoissonGaussian(q, sigma), steps),), delta, relation=relation).epsilon
+
+    low, high = NOISE_MIN, NOISE_MAX  # too little noise, enough noise
+    sigma = first_noise(q, steps, target * (1 + TIGHT) / 2, delta, relation)
+    previous: tuple[float, float] | None = None
+    for _ in range(_TRIES):
+        sigma = _rounded_up(min(max(sigma, low), high))
+        now = spent(sigma)
+        if TIGHT * target <= now <= target:
+            return sigma
+        if now > target:
+            if sigma >= NOISE_MAX:
+                raise ConfigError(f"no noise multiplier up to {NOISE_MAX:g} is enough", hint=_MORE)
+            low = sigma
+        else:
+            if sigma <= NOISE_MIN:
+                raise ConfigError(
+                    f"even a noise multiplier of {NOISE_MIN:g} stays below the target", hint=_LESS
+                )
+            high = sigma
+        sigma, previous = _next(sigma, now, previous, target), (sigma, now)
+        if not low < sigma < high:
+            sigma = math.sqrt(low * high)
+        if high <= low * 1.0001:
+            break
+    if spent(high) > target:
+        raise ConfigError("no noise multiplier was found for this target", hint=_MORE)
+    return high
+
+
+_MORE: Final = "allow a larger epsilon, or fewer rounds, fewer local steps or a smaller batch"
+_LESS: Final = "lower epsilon, and take a delta below one over the number of records"
+
+
+def _next(sigma: float, now: float, previous: tuple[float, float] | None, target: float) -> float:
+    """Return the secant step in log-log coordinates towards the middle of the tight bracket."""
+    slope = -1.3
+    if previous is not None and previous[0] != sigma and now > 0 and previous[1] > 0:
+        slope = math.log(now / previous[1]) / math.log(sigma / previous[0])
+    if now <= 0 or not math.isfinite(now) or slope >= -0.05:  # noqa: PLR2004 -- flat or noisy: let the bracket decide
+        return math.nan
+    return sigma * math.exp(math.log(target * (1 + TIGHT) / 2 / now) / slope)
+
+
+def _rounded_up(value: float) -> float:
+    """Return ``value`` rounded up to five significant digits."""
+    return float(Context(prec=_DIGITS, rounding=ROUND_CEILING).create_decimal(repr(value)))
+
+
+def allowed_steps(
+    history: Iterable[tuple[Event, int]],
+    event: Event,
+    epsilon: float,
+    delta: float,
+    *,
+    relation: Relation = Relation.ADD_OR_REMOVE,
+) -> int:
+    """Return how many times ``event`` still fits on top of ``history`` within (ε, δ).
+
+    Guarantees:
+        - The result fits: the accountant's bound of history and that many events is at most ``epsilon``.
+        - One more does not, up to ten million events, where the search stops.
+
+    Edge cases:
+        ===================================  =========
+        history alone exceeds ε              0
+        the event costs nothing at this δ    ten million
+        ===================================  =========
+
+    Args:
+        history: What was already done to the same rows.
+        event: What would be done again and again.
+        epsilon: Ceiling, positive.
+        delta: In (0, 1).
+        relation: Which data sets are neighbours.
+
+    Raises:
+        ValueError: An argument is out of range or not finite.
+    """
+    return frontier(history, event, epsilon, delta, relation=relation).most()

@@ -1,0 +1,208 @@
+"""The only module that writes an ε in words.
+
+A statement says whose it is (scope), what is protected (unit), between which neighbours (relation), against
+whom (trust), at which δ, by which accountant, whether it is proved, and what it assumes. Figures are rounded
+up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
+from typing import TYPE_CHECKING, Any, Final
+
+from fedgen.privacy.accountant import Figure, epsilon
+from fedgen.privacy.units import Relation, Trust, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedgen.privacy.events import Counts
+    from fedgen.privacy.plan import PrivacyPlan
+
+SEALED: Final = "noise came from a cryptographic generator seeded by the operating system"
+DISJOINT: Final = "sites hold disjoint people, so what one site releases says nothing of another's"
+TRUSTED: Final = "the coordinator adds the noise as planned and keeps no clear sum"
+UNSEEN: Final = "which records were drawn in which step is known to their site only"
+
+_AGAINST: Final = {
+    Trust.LOCAL: "everyone outside the site, the coordinator included",
+    Trust.DISTRIBUTED: "everyone, the coordinator included",
+    Trust.CENTRAL: "everyone but the coordinator",
+}
+_CHANGES: Final = {
+    Relation.ADD_OR_REMOVE: "adding or removing {unit}",
+    Relation.REPLACE_ONE: "replacing {unit} by another",
+}
+_UNITS: Final = {
+    Unit.RECORD: "one record",
+    Unit.PERSON: "all records of one person",
+    Unit.SITE: "a whole site",
+}
+_ACCOUNTANTS: Final = {"pld": "privacy loss distributions", "rdp": "Rényi differential privacy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One privacy claim, complete.
+
+    Guarantees:
+        - ``sentence()`` names every field that a reader needs, and never understates ε.
+        - A claim without a figure says that nothing is promised; it never shows a number.
+
+    Attributes:
+        unit: What is protected as a whole.
+        relation: Which data sets are neighbours.
+        trust: Who added the noise.
+        scope: Whose data it is about: ``"site NAME"``, ``"union"`` or ``"coordinator"``.
+        against: Who is kept from knowing.
+        epsilon: The bound, or None where nothing is promised.
+        delta: The δ at which it holds.
+        accountant: ``"pld"``, ``"rdp"``, or ``"none"``.
+        proved: The bound is proved and its assumptions are the ones listed.
+        assumes: What must hold, in words.
+    """
+
+    unit: Unit
+    relation: Relation
+    trust: Trust
+    scope: str
+    against: str
+    epsilon: float | None
+    delta: float
+    accountant: str
+    proved: bool
+    assumes: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """Return the claim as one English sentence."""
+        change = _CHANGES[self.relation].format(unit=_UNITS[self.unit])
+        if self.epsilon is None:
+            return f"{_capital(self.scope)}: nothing is promised against {self.against}."
+        proof = "proved with" if self.proved else "not proved; computed with"
+        return (
+            f"{_capital(self.scope)}: against {self.against}, {change} is hidden up to "
+            f"{phrase(self.epsilon, self.delta)} ({proof} {_ACCOUNTANTS[self.accountant]})."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the claim as JSON values."""
+        return {
+            "unit": self.unit.value,
+            "relation": self.relation.value,
+            "trust": self.trust.value,
+            "scope": self.scope,
+            "against": self.against,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "accountant": self.accountant,
+            "proved": self.proved,
+            "assumes": list(self.assumes),
+            "sentence": self.sentence(),
+        }
+
+
+def state(plan: PrivacyPlan, spent: Mapping[str, Counts], *, private: bool = True) -> tuple[Statement, ...]:
+    """Return every claim a run can make about what each site has spent.
+
+    Guarantees:
+        - Local trust: one claim per site, and one for the union at the largest of them, which assumes
+          disjoint people (parallel composition).
+        - Central trust: one claim for the union against everyone but the coordinator, and one that says what
+          the coordinator sees.
+        - ``private=False`` (noise from a seed) promises nothing, whatever was spent.
+
+    Args:
+        plan: The plan of the run.
+        spent: For each site, every event charged to its rows in this study.
+        private: Whether all noise came from the operating system's randomness.
+    """
+    figures = {
+        site: epsilon(counts, plan.delta, relation=plan.relation) for site, counts in sorted(spent.items())
+    }
+    worst = max(figures.values(), key=lambda figure: figure.epsilon, default=Figure(0.0, plan.delta, "pld"))
+    if plan.trust is Trust.LOCAL:
+        each = [
+            _claim(plan, f"site {site}", figure, (SEALED, UNSEEN), private)
+            for site, figure in figures.items()
+        ]
+        return (*each, _claim(plan, "union", worst, (SEALED, UNSEEN, DISJOINT), private))
+    assumes = [SEALED, UNSEEN]
+    if plan.unit is Unit.PERSON:
+        assumes.append(DISJOINT)
+    if plan.trust is Trust.DISTRIBUTED:
+        return (_claim(plan, "union", worst, tuple(assumes), private),)
+    return (_claim(plan, "union", worst, (*assumes, TRUSTED), private), _clear(plan))
+
+
+def _claim(
+    plan: PrivacyPlan,
+    scope: str,
+    figure: Figure,
+    assumes: tuple[str, ...],
+    private: bool,  # noqa: FBT001 -- file-private, and always named in the signature above
+) -> Statement:
+    """Return one claim, empty if its noise was not private or there is no bound."""
+    bounded = private and math.isfinite(figure.epsilon)
+    against = _AGAINST[plan.trust]
+    if scope == "union" and plan.trust is Trust.LOCAL:
+        against = "everyone outside the site that holds the record, the coordinator included"
+    return Statement(
+        unit=plan.unit,
+        relation=plan.relation,
+        trust=plan.trust,
+        scope=scope,
+        against=against if bounded else "anyone",
+        epsilon=figure.epsilon if bounded else None,
+        delta=plan.delta,
+        accountant=figure.accountant if bounded else "none",
+        proved=bounded,
+        assumes=assumes if bounded else (),
+    )
+
+
+def _clear(plan: PrivacyPlan) -> Statement:
+    """Return the claim about a coordinator that sees clear sums."""
+    return Statement(
+        unit=plan.unit,
+        relation=plan.relation,
+        trust=plan.trust,
+        scope="coordinator",
+        against="the coordinator, which sees every site's clear sum",
+        epsilon=None,
+        delta=plan.delta,
+        accountant="none",
+        proved=False,
+        assumes=(),
+    )
+
+
+def rounded_up(value: float, digits: int = 3) -> str:
+    """Return ``value`` with three significant digits, rounded up so that no figure is understated."""
+    if not math.isfinite(value):
+        return "unbounded"
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value))):.{digits}g}"
+
+
+def phrase(epsilon: float, delta: float) -> str:
+    """Return a pair of figures in words: ``ε = 2.99 at δ = 1e-05``."""
+    return f"ε = {rounded_up(epsilon)} at δ = {delta:g}"
+
+
+def short_spent(epsilon: float | None, allowed: float | None) -> str:
+    """Return a progress line's words: what the most-charged data set has spent at most, of what is allowed."""
+    if epsilon is None:
+        return "not private"
+    spent = f"ε at most {rounded_up(epsilon)}"
+    return spent if allowed is None else f"{spent} of {rounded_up(allowed)}"
+
+
+def exceeded(scope: str, epsilon: float, delta: float) -> str:
+    """Return the words for a ceiling that a request would break."""
+    return f"this would exceed what the {scope} may spend, {phrase(epsilon, delta)}"
+
+
+def _capital(text: str) -> str:
+    """Return ``text`` with a capital first letter."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,120 @@
+"""A site's budget for its data: what may still be spent, reserved durably before any noise is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedgen.errors import BudgetExhausted, Code, IntegrityError
+from fedgen.ledger.entries import Admitted, Closed, Refused
+from fedgen.privacy.budget import Ceiling, Request, Spent, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from fedgen.ledger.store import Ledger, Receipt
+    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.site.admit import Admission
+    from fedgen.site.rules import SiteRules
+
+
+class Account:
+    """Charges one data set's rounds to its ledger.
+
+    Guarantees:
+        - A round is reserved before it is computed; a crash leaves it charged.
+        - What earlier studies spent on the same data counts against the ceiling for its life.
+        - A round and attempt is reserved once; a stale or repeated one is refused before anything is spent.
+
+    Args:
+        ledger: Lends the site's ledger for the length of a block.
+        dataset: Identity of the data set, hex.
+        rules: The site's own limits.
+    """
+
+    def __init__(
+        self, ledger: Callable[[], AbstractContextManager[Ledger]], dataset: str, rules: SiteRules
+    ) -> None:
+        self._ledger = ledger
+        self._dataset = dataset
+        self._rules = rules
+
+    def admitted(self, admission: Admission) -> int:
+        """Record an admission and return the last round of this study the data took part in, zero if none."""
+        study = admission.study.study_hash
+        with self._ledger() as ledger:
+            ledger.append(Admitted(study_hash=study, run=admission.run, dataset=self._dataset))
+            return ledger.last_round(study, admission.run)
+
+    def reserve(self, admission: Admission, round_number: int, attempt: int) -> Receipt:
+        """Charge one round durably, or refuse it with nothing spent.
+
+        Raises:
+            IntegrityError: ``stale-round`` or ``replayed``.
+            BudgetExhausted: A ceiling of the study or of the site would be exceeded.
+        """
+        plan, study = admission.plan, admission.study.study_hash
+        event, count = plan.event_per_round()
+        with self._ledger() as ledger:
+            self._check_fresh(ledger, admission, round_number, attempt)
+            try:
+                return ledger.reserve(
+                    dataset=self._dataset,
+                    study_hash=study,
+                    run=admission.run,
+                    round=round_number,
+                    attempt=attempt,
+                    event=event,
+                    count=count,
+                    check=lambda spent: self._check_budget(spent, plan),
+                )
+            except BudgetExhausted:
+                ledger.append(
+                    Refused(
+                        study_hash=study,
+                        run=admission.run,
+                        round=round_number,
+                        attempt=attempt,
+                        code=str(Code.BUDGET),
+                    )
+                )
+                raise
+
+    def settle(self, receipt: Receipt, digest: str) -> None:
+        """Record that what was reserved has left the site."""
+        with self._ledger() as ledger:
+            ledger.settle(receipt, digest)
+
+    def close_study(self, admission: Admission, outcome: str, rounds: int) -> None:
+        """Record that a study is over."""
+        entry = Closed(study_hash=admission.study.study_hash, run=admission.run, outcome=outcome, rounds=rounds)
+        with self._ledger() as ledger:
+            ledger.append(entry)
+
+    def _check_fresh(
+        self, ledger: Ledger, admission: Admission, round_number: int, attempt: int
+    ) -> None:
+        last, last_attempt = ledger.last_attempt(admission.study.study_hash, admission.run)
+        if round_number < last or (round_number == last and attempt < last_attempt):
+            raise IntegrityError("a round that is already over", code=Code.STALE_ROUND)
+        if (round_number, attempt) == (last, last_attempt):
+            raise IntegrityError("a round that was already answered", code=Code.REPLAYED)
+
+    def _check_budget(self, spent: Spent, plan: PrivacyPlan) -> None:
+        """Hold one more round against the study's own budget and the site's ceilings."""
+        event, count = plan.event_per_round()
+        decide(spent, Request(event=event, per_round=count), ceilings_of(plan, self._rules))
+
+
+def ceilings_of(plan: PrivacyPlan, rules: SiteRules) -> tuple[Ceiling, ...]:
+    """Return every limit on a study at a site: the study's own, and the site's where it has them.
+
+    A study with a given noise multiplier may spend what its planned rounds cost, and not a round more.
+    """
+    own = plan.epsilon_allowed if plan.epsilon_allowed is not None else plan.epsilon_of(plan.rounds)
+    limits = [Ceiling(epsilon=own, delta=plan.delta, scope="study", relation=plan.relation)]
+    if rules.epsilon_per_study is not None:
+        limits.append(Ceiling(rules.epsilon_per_study, rules.delta or plan.delta, "study", plan.relation))
+    if rules.epsilon_life is not None:
+        limits.append(Ceiling(rules.epsilon_life, rules.delta or plan.delta, "data", plan.relation))
+    return tuple(limits)

@@ -1,0 +1,107 @@
+"""Whether a site takes part in a study: its own rules against what the coordinator asks.
+
+A study can lower what a site allows, never raise it. Whatever is missing, unknown or contradictory means no.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedgen.config.plan import plan_of
+from fedgen.config.resolve import ResolvedStudy
+from fedgen.errors import BudgetExhausted, Code, ConfigError, Refused
+
+if TYPE_CHECKING:
+    from fedgen.messages import Join
+    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.site.rules import SiteRules
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A study this site has agreed to.
+
+    Attributes:
+        study: The study as parsed by the site itself from the bytes whose hash it checked.
+        plan: The privacy plan as computed by the site itself.
+        run: Identity of the run.
+        coordinator_sealing_key: Where updates are sealed to.
+        rows: The size the roster declares for this site; public.
+    """
+
+    study: ResolvedStudy
+    plan: PrivacyPlan
+    run: str
+    coordinator_sealing_key: bytes
+    rows: int
+
+    @property
+    def expected_batch(self) -> float:
+        """Expected rows of one step at this site, by declaration."""
+        return self.study.sample_rate * self.rows
+
+
+def admit(join: Join, rules: SiteRules) -> Admission:
+    """Check a study against a site's own rules and return what was agreed to.
+
+    Guarantees:
+        - The study's hash is recomputed from its text; the plan (σ, q, ε) is recomputed from the study.
+        - The study's total ε stays within the site's ceiling for one study, or it is refused before anything is
+          spent; the ceiling for the life of the data is held round by round.
+        - The schema is the site's own, byte for byte.
+
+    Raises:
+        Refused: ``study-refused`` or ``wrong-study``, with what to change.
+        BudgetExhausted: A ceiling of the site is lower than what the study may spend.
+    """
+    study = _parse(join)
+    try:
+        rows = study.rows_of(rules.name)
+    except KeyError:
+        raise Refused("the study's roster does not name this site", code=Code.STUDY_REFUSED) from None
+    _check_terms(study, rules)
+    plan = plan_of(study)
+    _check_ceilings(plan, rules)
+    return Admission(
+        study=study,
+        plan=plan,
+        run=join.run,
+        coordinator_sealing_key=bytes.fromhex(join.sealing_key),
+        rows=rows,
+    )
+
+
+def _parse(join: Join) -> ResolvedStudy:
+    """Return the study whose hash the message names; only its canonical text is accepted."""
+    try:
+        study = ResolvedStudy.from_json(join.study)
+    except ConfigError as error:
+        raise Refused("the study cannot be read by this version", code=Code.STUDY_REFUSED) from error
+    if study.study_hash != join.study_hash:
+        raise Refused("the study's text does not match its hash", code=Code.WRONG_STUDY)
+    return study
+
+
+def _check_terms(study: ResolvedStudy, rules: SiteRules) -> None:
+    """Hold purpose, schema and cohort against the site's file."""
+    if rules.schema_digest is not None and study.data_schema.digest() != rules.schema_digest:
+        raise Refused("the study's schema is not this site's", code=Code.STUDY_REFUSED)
+    if rules.purposes is not None and study.study.policy.purpose not in rules.purposes:
+        raise Refused("this site does not allow the study's purpose", code=Code.STUDY_REFUSED)
+    if study.study.privacy.insecure_seed is not None and not rules.simulated:
+        raise Refused("a study with insecure_seed is not private", code=Code.STUDY_REFUSED)
+
+
+def _check_ceilings(plan: PrivacyPlan, rules: SiteRules) -> None:
+    """Refuse a study that would spend more than the site ever allows to one study, or at a larger δ."""
+    if rules.delta is not None and plan.delta > rules.delta:
+        raise Refused("the study's delta is larger than this site's", code=Code.STUDY_REFUSED)
+    ceiling = rules.epsilon_per_study
+    if ceiling is not None and plan.epsilon_of(plan.rounds) > ceiling:
+        raise BudgetExhausted(
+            "the study may spend more than this site's ceiling for one study",
+            where=rules.name,
+            key="ceilings.epsilon_per_study",
+            hint="lower privacy.epsilon or ask the site to raise its ceiling",
+        )

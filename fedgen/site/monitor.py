@@ -1,0 +1,280 @@
+"""The reference monitor: ``Site.handle(request: bytes) -> bytes`` is the whole surface of a data holder.
+
+In order, for a round: verify who asks and for which study; refuse what is stale or repeated; read consent and
+take only permitted rows; reserve the budget durably; only then draw a sample and noise; check consent again;
+seal and sign; settle. Whatever goes wrong in between, the peer learns a code and an incident number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from fedgen.crypto.digest import sha256_hex
+from fedgen.crypto.envelope import Expectation, Header, agree, open_frame, peek, seal_frame, sign_frame
+from fedgen.crypto.keys import VerifyKey
+from fedgen.data.gate import PermittedTable, permit
+from fedgen.errors import Code, FedgenError, IntegrityError, Refused, code_of
+from fedgen.messages import (
+    Join,
+    Joined,
+    Kind,
+    Refusal,
+    Settle,
+    Settled,
+    Train,
+    Trained,
+    Wire,
+    bucket,
+    decode,
+    encode,
+    expect,
+)
+from fedgen.site.admit import Admission, admit
+from fedgen.site.train import LocalUpdate, compute_update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from fedgen.site.rules import SiteRules
+    from fedgen.crypto.keys import SigningKey
+    from fedgen.data.encoded import EncodedTable
+    from fedgen.dpsgd.noise import NoiseSource
+    from fedgen.policy.consent import ConsentLog, Decision
+    from fedgen.site.account import Account
+    from fedgen.site.incidents import IncidentLog
+    from fedgen.training.learner import Learner
+
+COORDINATOR: Final = "coordinator"
+_ASKS: Final = frozenset({Kind.JOIN, Kind.TRAIN, Kind.SETTLE})
+
+
+class Site:
+    """One data holder.
+
+    Guarantees:
+        - :meth:`handle` returns bytes for any input and raises nothing.
+        - Only codes, bucketed counts and protected updates leave; no text of an error does.
+        - The budget is reserved before noise is drawn; a crash in between leaves it charged.
+        - A round is answered once for each attempt; a repeated one is refused.
+
+    Args:
+        rules: The site's own rules.
+        identity: The site's signing key.
+        coordinator: The coordinator's public signing key this site trusts.
+        table: Loads the site's encoded rows.
+        consent: Reads the consent log as it is now; None when the site's rules need none.
+        account: Budget and ledger of the site's data.
+        bench: Lends a learner for an admitted study.
+        noise: The site's own source of noise and sampling.
+        clock: Time of a round; the real time in a deployment.
+        incidents: The site's own log.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: SiteRules,
+        identity: SigningKey,
+        coordinator: bytes,
+        table: Callable[[], EncodedTable],
+        consent: Callable[[], ConsentLog] | None,
+        account: Account,
+        bench: Callable[[Admission], AbstractContextManager[Learner]],
+        noise: NoiseSource,
+        clock: Callable[[int], datetime],
+        incidents: IncidentLog,
+    ) -> None:
+        self._rules = rules
+        self._identity = identity
+        self._coordinator = VerifyKey(coordinator)
+        self._table = table
+        self._consent = consent
+        self._account = account
+        self._bench = bench
+        self._noise = noise
+        self._generator: torch.Generator | None = None
+        self._clock = clock
+        self._incidents = incidents
+        self._admission: Admission | None = None
+
+    @property
+    def name(self) -> str:
+        """The site's name on the roster."""
+        return self._rules.name
+
+    def handle(self, request: bytes) -> bytes:
+        """Answer one request from the coordinator; never raises."""
+        header: Header | None = None
+        try:
+            header = peek(request)
+            header, frame = open_frame(
+                request, verify_key=self._coordinator, sealing_key=None, expect=self._expectation(header)
+            )
+            message, body = decode(frame)
+            agree(header, message)
+            return self._dispatch(message, body)
+        except Exception as error:  # noqa: BLE001 - nothing but codes leaves on failure
+            return self._refuse(error, header)
+
+    def _expectation(self, header: Header) -> Expectation:
+        """Return what a request must be: a join for any study, anything else for the admitted one."""
+        admitted = self._admission
+        if header.kind == Kind.JOIN or admitted is None:
+            return Expectation(study_hash=None, run=None, recipient=self.name, sender=COORDINATOR, kinds=_ASKS)
+        return Expectation(
+            study_hash=admitted.study.study_hash,
+            run=admitted.run,
+            recipient=self.name,
+            sender=COORDINATOR,
+            kinds=_ASKS,
+        )
+
+    def _dispatch(self, message: Wire, body: memoryview) -> bytes:
+        if isinstance(message, Join):
+            return self._join(message)
+        if self._admission is None:
+            raise Refused("no study was admitted", code=Code.NOT_ADMITTED)
+        if isinstance(message, Train):
+            return self._train(message, body, self._admission)
+        return self._settle(expect(message, Settle), self._admission)
+
+    # -- the three requests -------------------------------------------------------------------------
+
+    def _join(self, join: Join) -> bytes:
+        """Hold a study against the site's rules; agreeing is recorded in the ledger."""
+        if join.coordinator != self._coordinator.public.hex():
+            raise Refused("the study names another coordinator", code=Code.UNKNOWN_SENDER)
+        admission = admit(join, self._rules)
+        last = self._account.admitted(admission)
+        self._admission = admission
+        reply = Joined(study_hash=join.study_hash, site=self.name, accepts=True, last_round=last)
+        return self._signed(reply, admission.study.study_hash, admission.run, 0, 0)
+
+    def _train(self, train: Train, body: memoryview, admission: Admission) -> bytes:
+        """Answer one round with a protected update."""
+        weights = self._weights(train, body)
+        table = self._table()
+        decision = self._decide(admission, table, train.round)
+        permitted = permit(table, decision, min_cohort=self._rules.min_cohort)
+        receipt = self._account.reserve(admission, train.round, train.attempt)
+        update = self._compute(admission, permitted, weights, train.round)
+        self._check_still_permitted(admission, table, train.round, decision)
+        payload = update.vector.numpy().astype("<f4", copy=False).tobytes()
+        reply = Trained(
+            study_hash=train.study_hash,
+            run=train.run,
+            site=self.name,
+            round=train.round,
+            attempt=train.attempt,
+            parameters=len(payload) // 4,
+            steps=admission.plan.steps_per_round,
+            weights=train.digest,
+            excluded={reason: bucket(count) for reason, count in permitted.excluded.items() if count},
+        )
+        sealed = self._sealed(reply, payload, admission)
+        self._account.settle(receipt, sha256_hex(sealed))
+        return sealed
+
+    def _settle(self, settle: Settle, admission: Admission) -> bytes:
+        """Close the study's entry in the ledger."""
+        self._account.close_study(admission, settle.outcome, settle.rounds)
+        reply = Settled(study_hash=settle.study_hash, site=self.name)
+        return self._signed(reply, admission.study.study_hash, admission.run, settle.rounds, 0)
+
+    # -- parts of a round ---------------------------------------------------------------------------
+
+    def _weights(self, train: Train, body: memoryview) -> torch.Tensor:
+        """Return the weights of a request, checked against its digest and length."""
+        if len(body) != 4 * train.parameters:
+            raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
+        if sha256_hex(body) != train.digest:
+            raise IntegrityError("weights that do not match their digest", code=Code.MALFORMED)
+        values = np.frombuffer(body, dtype="<f4")
+        if not np.isfinite(values).all():
+            raise IntegrityError("weights that are not finite", code=Code.NOT_FINITE)
+        return torch.from_numpy(values.astype(np.float32))
+
+    def _decide(self, admission: Admission, table: EncodedTable, round_number: int) -> Decision | None:
+        """Return the consent decision for every row as of this round; consent is read anew each time."""
+        if self._consent is None or table.subjects is None:
+            if self._rules.consent_required:
+                raise Refused("consent is required and no consent log is configured", code=Code.CONSENT)
+            return None
+        policy = admission.study.study.policy
+        now = self._clock(round_number)
+        return self._consent().decide(table.subjects, policy.purpose, now, policy.regime)
+
+    def _check_still_permitted(
+        self, admission: Admission, table: EncodedTable, round_number: int, used: Decision | None
+    ) -> None:
+        """Discard the update if consent for a used row was withdrawn while it was computed."""
+        now = self._decide(admission, table, round_number)
+        if used is not None and (now is None or bool((used.permitted & ~now.permitted).any())):
+            raise Refused("consent was withdrawn during the round", code=Code.CONSENT)
+
+    def _compute(
+        self,
+        admission: Admission,
+        permitted: PermittedTable,
+        weights: torch.Tensor,
+        round_number: int,  # noqa: ARG002 - a rehearsal needs to know
+    ) -> LocalUpdate:
+        """Lend a learner and compute the update."""
+        if self._generator is None:
+            self._generator = self._noise.generator()
+        with self._bench(admission) as learner:
+            expected = learner.parameters if admission.study.exchange == "gradient" else learner.all_parameters
+            if len(weights) != expected:
+                raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
+            return compute_update(
+                learner, admission, permitted.codes, weights, self._noise, self._generator
+            )
+
+    # -- what leaves --------------------------------------------------------------------------------
+
+    def _refuse(self, error: Exception, header: Header | None) -> bytes:
+        """Turn any error into a signed code."""
+        code = code_of(error)
+        incident = self._incidents.record(code, error, round_number=header.round if header else 0)
+        refusal = Refusal(
+            site=self.name,
+            study_hash=header.study_hash if header else "",
+            round=header.round if header else 0,
+            attempt=header.attempt if header else 0,
+            code=code,
+            incident=incident,
+        )
+        run = header.run if header else ""
+        return self._signed(refusal, refusal.study_hash, run, refusal.round, refusal.attempt)
+
+    def _signed(self, message: Wire, study_hash: str, run: str, round_number: int, attempt: int) -> bytes:
+        header = Header(
+            kind=message.kind,
+            study_hash=study_hash,
+            run=run,
+            round=round_number,
+            attempt=attempt,
+            sender=self.name,
+            recipient=COORDINATOR,
+        )
+        return sign_frame(encode(message), header, self._identity)
+
+    def _sealed(self, message: Trained, payload: bytes, admission: Admission) -> bytes:
+        header = Header(
+            kind=message.kind,
+            study_hash=message.study_hash,
+            run=message.run,
+            round=message.round,
+            attempt=message.attempt,
+            sender=self.name,
+            recipient=COORDINATOR,
+        )
+        return seal_frame(
+            encode(message, payload), header, self._identity, admission.coordinator_sealing_key
+        )
+

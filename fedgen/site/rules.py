@@ -1,0 +1,32 @@
+"""What one site allows, whatever a study asks: made from its site file, or by a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRules:
+    """A site's own rules. A study can lower what they allow, never raise it.
+
+    Attributes:
+        name: The site's name in every roster.
+        min_cohort: With fewer permitted rows the site sits a round out.
+        consent_required: Whether a missing consent log means no.
+        epsilon_per_study: Most that one study may spend; None only in a simulation.
+        epsilon_life: Most that all studies together may spend on this data; None only in a simulation.
+        delta: The δ at which both hold; None only in a simulation.
+        simulated: Whether ``insecure_seed`` may be obeyed; never in a deployment.
+        schema_digest: The only schema the site serves, or None for any.
+        purposes: The purposes the site serves, or None for any.
+    """
+
+    name: str
+    min_cohort: int
+    consent_required: bool
+    epsilon_per_study: float | None = None
+    epsilon_life: float | None = None
+    delta: float | None = None
+    simulated: bool = False
+    schema_digest: str | None = None
+    purposes: frozenset[str] | None = None
