@@ -14,7 +14,7 @@ app = ClientApp()
 def on_train(message: Message, context: Context) -> Message:
     """Train one site's model for one round."""
     model = VAE()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     loader = load_site(int(context.node_config["partition-id"]))
     examples = len(loader.dataset)  # type: ignore[arg-type]
     loss, epsilon = train(model, loader)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,9 +25,7 @@ QUIET = {
 def prepare() -> None:
     """Switch off what talks to the network, and let Ray's processes find this package."""
     os.environ.update(QUIET)
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH")))
-    )
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(HERE.parent))
 
 
@@ -56,7 +55,7 @@ def main() -> int:
         "sites": arguments.sites,
         "rounds": arguments.rounds,
         "before_first_round_s": clock[0] - started,
-        "round_s": [later - earlier for earlier, later in zip(clock, clock[1:], strict=False)],
+        "round_s": [later - earlier for earlier, later in pairwise(clock)],
         "total_s": time.perf_counter() - started,
         "held_out_loss": timeline.loss,
         "epsilon_reported": timeline.epsilon,
@@ -64,7 +63,7 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(document))
     else:
-        for number, seconds in enumerate(document["round_s"], start=1):  # type: ignore[arg-type]
+        for number, seconds in enumerate(document["round_s"], start=1):
             print(f"round {number:3d}   {seconds:6.2f} s   held-out loss {timeline.loss[number]:.2f}")
         print(f"total {document['total_s']:.1f} s")
     return 0

@@ -49,7 +49,7 @@ def negative_elbo(model: nn.Module, x: Tensor) -> Tensor:
 def _images() -> Tensor:
     """Return all 1,797 images, shape (1797, 64), scaled to [0, 1]."""
     pixels: np.ndarray[Any, np.dtype[Any]] = load_digits().data / 16.0
-    return torch.from_numpy(pixels.astype(np.float32))
+    return torch.as_tensor(pixels, dtype=torch.float32)
 
 
 def load_site(partition: int) -> DataLoader[tuple[Tensor, ...]]:
@@ -84,7 +84,7 @@ def train(model: VAE, loader: DataLoader[tuple[Tensor, ...]]) -> tuple[float, fl
         loss = negative_elbo(private, x)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return float(np.mean(losses)), float(engine.get_epsilon(delta=DELTA))
 
 

@@ -99,7 +99,9 @@ def _resolved(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
     text = Path(path).read_text(encoding="utf-8", errors="replace")[:4096] if Path(path).is_file() else ""
     if "\nstudy_hash:" in text:
         if overrides:
-            raise ConfigError("a resolved study cannot be changed", where=path, hint="use your own study file")
+            raise ConfigError(
+                "a resolved study cannot be changed", where=path, hint="use your own study file"
+            )
         return read_resolved(Path(path))
     return prepare(path, overrides).resolved
 
@@ -133,5 +135,3 @@ def _warnings(resolved: ResolvedStudy, plan: PrivacyPlan) -> list[str]:
     if spec.privacy.trust is Trust.CENTRAL:
         notes.append("central trust: the coordinator sees every site's clear sum")
     return notes
-
-

@@ -103,7 +103,9 @@ def _about(study: ResolvedStudy, record: RunRecord) -> About:
         purpose=spec.policy.purpose,
         simulated=True,
         private=record.seeds == "os",
-        why_not="" if record.seeds == "os" else "The noise came from insecure_seed, so anybody can take it off.",
+        why_not=""
+        if record.seeds == "os"
+        else "The noise came from insecure_seed, so anybody can take it off.",
     )
 
 
@@ -168,7 +170,9 @@ def _loss(lines: tuple[RoundLine, ...]) -> tuple[Series, ...]:
     if not points:
         return ()
     rounds, values = zip(*points, strict=True)
-    return (Series(label="held-out loss", whose="held-out rows of the simulation", rounds=rounds, values=values),)
+    return (
+        Series(label="held-out loss", whose="held-out rows of the simulation", rounds=rounds, values=values),
+    )
 
 
 def _samples(run: Run, shown: np.ndarray | None) -> SampleRows | SampleImages | None:
@@ -252,7 +256,11 @@ def _configuration(study: ResolvedStudy, plan: PrivacyPlan) -> tuple[tuple[str, 
 def _commands(run: Run) -> tuple[Command, ...]:
     folder = run.path
     return (
-        Command(text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"),
-        Command(text=f"fedgen check {folder / 'study.yaml'}", shows="the plan, computed again from the study"),
+        Command(
+            text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"
+        ),
+        Command(
+            text=f"fedgen check {folder / 'study.yaml'}", shows="the plan, computed again from the study"
+        ),
         Command(text=f"fedgen sample {folder} --rows 1000 --out more.parquet", shows="more rows, at no cost"),
     )

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.privacy.statement import Statement
     from fedgen.report.model import Rival
-    from fedgen.runs.journal import RoundLine
     from fedgen.runs.folder import RunFolder
+    from fedgen.runs.journal import RoundLine
 
 _READ: Final = 1 << 20
 
@@ -138,7 +138,7 @@ def _write_synthetic(run: Run, codes: np.ndarray) -> list[Path]:
 
 def _evaluate(prepared: Prepared, synthetic: np.ndarray) -> Evaluation | None:
     """Judge synthetic rows against training and held-out rows; a simulation may, a deployment may not."""
-    if not len(prepared.holdout):
+    if not len(prepared.holdout) or not prepared.study.simulation.judge:
         return None
     codes = prepared.table.codes
     real, holdout = codes[np.sort(prepared.training_rows)], codes[np.sort(prepared.holdout)]

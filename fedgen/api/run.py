@@ -60,7 +60,9 @@ class Run:
 
         progress = ProgressStore(self.folder, progress_header(self.study)).latest()
         if progress is None:
-            raise ConfigError("no round was finished, there is no model", where=self.path, hint="--resume the run")
+            raise ConfigError(
+                "no round was finished, there is no model", where=self.path, hint="--resume the run"
+            )
         learner = new_learner(self.study)
         learner.load_all_(progress.released)
         return learner.model

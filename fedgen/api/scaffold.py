@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fedgen.errors import ConfigError
 from fedgen.runs.atomic import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _STUDY: Final = """\
 # A federated, differentially private study. Check it with: fedgen check {directory}/study.yaml

@@ -160,7 +160,9 @@ class SimulatedSites:
         def lend() -> Iterator[Ledger]:
             ledger = self._ledgers.pop(name, None)
             if ledger is None:
-                ledger = Ledger.open(path, origin=f"fedgen/simulated/{name}", signing_key=identity, durable=False)
+                ledger = Ledger.open(
+                    path, origin=f"fedgen/simulated/{name}", signing_key=identity, durable=False
+                )
             yield ledger
             self._ledgers[name] = ledger
             while len(self._ledgers) > _OPEN_LEDGERS:
@@ -184,4 +186,3 @@ def _identity(folder: Path) -> SigningKey:
     key = SigningKey.generate()
     key.save(path)
     return key
-

@@ -155,7 +155,9 @@ class Synthesizer:
         sizes = [declared_size(len(part.codes)) for part in encoded]
         edges = np.cumsum([0, *(len(part.codes) for part in encoded)])
         parts = tuple(np.arange(low, high) for low, high in itertools.pairwise(edges))
-        table = EncodedTable(codes=np.concatenate([part.codes for part in encoded]), subjects=None, clamped={})
+        table = EncodedTable(
+            codes=np.concatenate([part.codes for part in encoded]), subjects=None, clamped={}
+        )
         return Prepared(
             study=study,
             base=Path.cwd(),
@@ -171,7 +173,12 @@ class Synthesizer:
 
         values = {
             "study": "synthesizer",
-            "data": {"source": "memory:tables", "schema": "memory", "sites": {"count": sites}, "holdout": 0.0},
+            "data": {
+                "source": "memory:tables",
+                "schema": "memory",
+                "sites": {"count": sites},
+                "holdout": 0.0,
+            },
             "model": self._model,
             "privacy": asdict(self.privacy),
             "training": self._training,

@@ -74,9 +74,9 @@ def _write_sheet(images: np.ndarray, schema: ImageSchema, path: Path) -> None:
     columns = min(10, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
     sheet = np.zeros((rows * schema.height, columns * schema.width, schema.channels), dtype=np.uint8)
-    scaled = (images.reshape(len(images), schema.height, schema.width, schema.channels).astype(np.uint16) * 255) // max(
-        1, schema.max_value
-    )
+    scaled = (
+        images.reshape(len(images), schema.height, schema.width, schema.channels).astype(np.uint16) * 255
+    ) // max(1, schema.max_value)
     for number, image in enumerate(scaled):
         top, left = divmod(number, columns)
         sheet[

@@ -56,7 +56,7 @@ def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
         return _fail(error, arguments)
     except OSError as error:
         return _fail(_from_os(error), arguments)
-    except Exception as error:  # noqa: BLE001 - a defect: say so, and where to take it
+    except Exception as error:
         if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
             raise
         hint = "run again with --debug, and add the output of `fedgen doctor` to a bug report"

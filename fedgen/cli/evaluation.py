@@ -26,6 +26,8 @@ def as_text(judged: Evaluation) -> str:
             rows.append((f"train on {trained}, test on real", f"AUC {area}, accuracy {best.accuracy:.4f}"))
         rows.append(("always the commonest class", f"accuracy {judged.tstr.majority_accuracy:.4f}"))
     columns = [("column", "shape (1 is perfect)")]
-    columns += [(name, f"{shape:.4f}") for name, shape in sorted(judged.column_shapes.items(), key=lambda p: p[1])]
+    columns += [
+        (name, f"{shape:.4f}") for name, shape in sorted(judged.column_shapes.items(), key=lambda p: p[1])
+    ]
     notes = "\n".join(f"  {note}" for note in (*judged.notes, judged.basis.sentence))
     return "\n\n".join(part for part in (table(rows), table(columns), notes) if part)

@@ -66,7 +66,9 @@ class Progress:
             if self._terminal:
                 say("")
             counts = ", ".join(f"{code} x{count}" for code, count in sorted(self._refused.items()))
-            say(f"{event.outcome}  after {event.rounds} rounds" + (f"   refusals: {counts}" if counts else ""))
+            say(
+                f"{event.outcome}  after {event.rounds} rounds" + (f"   refusals: {counts}" if counts else "")
+            )
 
     def _round(self, event: RoundFinished) -> None:
         now = time.monotonic()

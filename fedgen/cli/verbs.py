@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; must not hold a study.")],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="CSV or Parquet file; only its header is read.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="CSV or Parquet file; only its header is read."),
     ] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
@@ -64,7 +65,10 @@ def check(
         ("study", f"{document['study']}  {document['study_hash'][:8]}"),
         ("model", f"{document['model']}, {plan.parameters:,} values in an update"),
         ("sites", f"{len(plan.study.roster)}, quorum {plan.study.quorum}"),
-        ("rounds", f"{document['rounds']} of {document['steps_per_round']} steps, exchange {document['exchange']}"),
+        (
+            "rounds",
+            f"{document['rounds']} of {document['steps_per_round']} steps, exchange {document['exchange']}",
+        ),
         ("sampling rate", f"{plan.privacy.q:.4g}, expected batch {plan.privacy.expected_batch:.4g}"),
         ("noise", f"multiplier {plan.privacy.sigma:.5g}, clip {plan.privacy.clip:g}"),
         ("traffic", f"about {plan.bytes_per_round / 1e6:.2f} MB to the coordinator in a round"),
@@ -90,7 +94,9 @@ _SHOWN = 12
 
 def simulate(
     study: StudyFile,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; default runs/<study>-<hash8>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder; default runs/<study>-<hash8>.")
+    ] = None,
     set_: Changes = None,
     backend: Annotated[str, typer.Option(help="inprocess, or ray (extra sim).")] = "inprocess",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run of this study.")] = False,  # noqa: FBT002
@@ -118,7 +124,9 @@ def _finished(run: Run, *, as_json: bool) -> None:
     record = run.record
     sentences = [s for s in record.privacy if not str(s["scope"]).startswith("site ")]
     files = [str(run.folder.report)]
-    files += [str(run.folder.root / item.path) for item in record.artefacts if item.path.startswith("synthetic")]
+    files += [
+        str(run.folder.root / item.path) for item in record.artefacts if item.path.startswith("synthetic")
+    ]
     text = "\n".join(
         [
             f"  {run.path}",
@@ -163,7 +171,9 @@ def evaluate(
 
 def report(
     run: RunPath,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where; default report.html of the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where; default report.html of the run.")
+    ] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
@@ -178,7 +188,9 @@ def report(
     opened = load_run(run)
     source = opened.path / "report.json"
     if not source.exists():
-        raise ConfigError("the run has not ended, there is nothing to report", where=run, hint="--resume the run")
+        raise ConfigError(
+            "the run has not ended, there is nothing to report", where=run, hint="--resume the run"
+        )
     model = ReportModel.from_json(json.loads(source.read_text(encoding="utf-8")))
     target = out or opened.folder.report
     write_text(target, render(model))
@@ -193,5 +205,7 @@ def doctor(
     from fedgen.api.doctor import doctor as examine
 
     document = examine()
-    rows = [(f"{part}.{name}", str(value)) for part, values in document.items() for name, value in values.items()]
+    rows = [
+        (f"{part}.{name}", str(value)) for part, values in document.items() for name, value in values.items()
+    ]
     emit(document, as_json=json_, text=table(rows, indent=""))

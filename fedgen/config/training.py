@@ -177,6 +177,7 @@ class SimulationSpec(Frozen):
         evaluate_every: Compute the held-out loss every so many rounds; zero means never, None about twenty times.
         ceiling: Most that all studies together may spend on each simulated site's data, as a site file would say.
         compare_pooled: Train the same model pooled and without privacy too, and show its scores beside the run's.
+        judge: Evaluate the synthetic rows at the end, against held-out rows.
         faults: Faults to rehearse.
     """
 
@@ -185,6 +186,7 @@ class SimulationSpec(Frozen):
     evaluate_every: Whole | None = None
     ceiling: Positive | None = None
     compare_pooled: bool = False
+    judge: bool = True
     faults: tuple[FaultSpec, ...] = ()
 
     @model_validator(mode="after")

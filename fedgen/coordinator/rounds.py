@@ -151,9 +151,7 @@ class Round:
     def close(self) -> Closed:
         """End the round: late replies are no longer looked at."""
         present = set(self._sum.sites)
-        missing = {
-            site: self._codes.get(site, Code.DROPPED) for site in self._roster if site not in present
-        }
+        missing = {site: self._codes.get(site, Code.DROPPED) for site in self._roster if site not in present}
         return Closed(aggregate=self._sum.finish(), missing=missing, excluded=dict(self._excluded))
 
 

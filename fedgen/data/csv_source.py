@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
+import errno
 import io
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.data.source import Source, check_header
 from fedgen.errors import DataError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-BLOCK_BYTES: Final = 4 * 2**20  # also the longest row that can be read
+BLOCK_BYTES: Final = 2**20  # Arrow reads some blocks ahead; a row must fit in one
 _HEADER_BYTES: Final = 2**20
 _PLACE: Final = re.compile(r"column #(\d+): Row #(\d+)")
 _HINT: Final = "write it as UTF-8 with one header line and the same number of values in each row"
@@ -35,7 +35,7 @@ class CsvSource(Source):
         byte order mark                   skipped
         empty line                        skipped
         line break inside quotes          part of the cell
-        a row of more than 4 MiB          refused
+        a row of more than 1 MiB          may be refused
         ================================  ==============================
 
     Args:
@@ -70,14 +70,15 @@ class CsvSource(Source):
         head = self._head()
         if not head:
             raise DataError("the file is empty", where=self._path, hint="it needs a header and rows")
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        text = head.decode(
+            "utf-8-sig", errors="surrogateescape"
+        )  # what stands below the header is not its matter
         try:
-            text = decoder.decode(head)  # the last character may be cut
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True)
             header = next((row for row in rows if row), None)
-        except (UnicodeDecodeError, csv.Error):
+        except csv.Error:
             header = None
-        if header is None:
+        if header is None or any("\udc80" <= character <= "\udcff" for character in "".join(header)):
             raise DataError("no header could be read", where=self._path, hint=_HINT)
         return header
 
@@ -86,8 +87,11 @@ class CsvSource(Source):
         with self._open() as stream:
             try:
                 return bytes(stream.read(_HEADER_BYTES))
-            except OSError:
-                self._refuse("the file is damaged: it cannot be unpacked", "copy it again")
+            except OSError as error:
+                is_folder = error.errno == errno.EISDIR
+        if is_folder:
+            raise self._error("the file cannot be read: it is a folder", "name a file in it")
+        raise self._error("the file is damaged: it cannot be unpacked", "copy it again")
 
     def _open(self) -> Any:
         """Return the file's bytes, unpacked as its suffix says."""
@@ -96,9 +100,10 @@ class CsvSource(Source):
         try:
             return pa.input_stream(str(self._path), compression="detect")
         except FileNotFoundError:
-            self._refuse("no such file", "check the path")
+            fault = self._error("no such file", "check the path")
         except (OSError, pa.ArrowException):
-            self._refuse("the file cannot be read", "check that it is a file you may read")
+            fault = self._error("the file cannot be read", "check that it is a file you may read")
+        raise fault
 
     def _read(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - blocks rule
         import pyarrow as pa
@@ -161,6 +166,3 @@ class CsvSource(Source):
 
     def _error(self, what: str, hint: str, *, key: str | None = None) -> DataError:
         return DataError(what, where=self._path, key=key, hint=hint)
-
-    def _refuse(self, what: str, hint: str) -> NoReturn:
-        raise self._error(what, hint) from None

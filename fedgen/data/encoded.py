@@ -65,7 +65,8 @@ def read_encoded(
         source: Where the rows come from.
         schema: What is publicly known of them.
         limit: Read at most this many rows, positive.
-        spill_bytes: From which size on codes go to a temporary file (``TMPDIR`` says where).
+        spill_bytes: From which size on codes go to a temporary file (``TMPDIR`` says where); identifiers do
+            so from a quarter of it.
 
     Raises:
         DataError: A column is missing, a row does not fit, or there are no rows.
@@ -78,7 +79,7 @@ def read_encoded(
         raise ValueError(f"limit must be positive, not {limit}")
     codec = Codec(schema)
     codes = GrowingArray(codec.dtype, (codec.width,), spill_bytes=spill_bytes)
-    subjects = GrowingTexts(spill_bytes=spill_bytes)
+    subjects = GrowingTexts(spill_bytes=spill_bytes // 4)
     clamped: dict[str, int] = {}
     names = [*schema.names, *([schema.subject] if schema.subject else [])]
     try:

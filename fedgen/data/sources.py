@@ -51,15 +51,20 @@ def open_source(url: str, *, base: Path) -> Source:
     address = url.strip()
     match = _SCHEME.fullmatch(address)
     scheme = match["scheme"].lower().split("+")[0] if match else ""
+    if not address:
+        raise ConfigError("no address of a table", hint="write a path, or csv://, parquet://, builtin:")
     if match is None:
         return _path(address, base)
     rest = match["rest"]
+    if scheme in SCHEMES and not rest.removeprefix("//").strip():
+        what = f"nothing stands behind {scheme}:"
+        raise ConfigError(
+            what, hint="write builtin:NAME" if scheme == "builtin" else f"write {scheme}://NAME"
+        )
     if scheme == "builtin":
         from fedgen.data.builtin import builtin_source
 
         return builtin_source(rest)
-    if scheme in SCHEMES and not rest.removeprefix("//").strip():
-        raise ConfigError(f"nothing stands behind {scheme}:", hint=f"write {scheme}://NAME")
     if scheme in SCHEMES and not rest.startswith("//"):
         what = f"an address of kind {scheme} begins with {scheme}://"
         raise ConfigError(what, hint=f"write {scheme}://NAME")

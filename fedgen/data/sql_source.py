@@ -125,7 +125,8 @@ class SqlSource(Source):
             what = f"values of type {min(kind.__name__ for kind in strange)} cannot be read"
         elif len(kinds) > 1 and kinds != {int, float}:
             first = next(type(value) for value in values if value is not None)
-            row = next(i for i, value in enumerate(values) if value is not None and type(value) is not first)
+            alike = {type(None), *({int, float} if first in {int, float} else {first})}
+            row = next(i for i, value in enumerate(values) if type(value) not in alike)
             what = f"row {first_row + row + 1} is stored as another type than rows before it"
         else:
             try:

@@ -37,6 +37,11 @@ class Convolution(Layer):
         return over_positions(g, F.unfold(image, **self._how), bias=bias, groups=self.module.groups)
 
 
+    def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
+        """See :class:`~fedgen.dpsgd.layers.Layer`."""
+        return self.weight.numel() + self.weight[0].numel() * self.module.groups * g[0, 0].numel()
+
+
 class TransposedConvolution(Layer):
     """ConvTranspose2d: the gradient of its weight is that of a convolution with input and output exchanged."""
 
@@ -56,6 +61,11 @@ class TransposedConvolution(Layer):
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
         bias = None if self.bias is None else g.flatten(2).sum(2)
         return over_positions(x.flatten(2), F.unfold(g, **self._how), bias=bias, groups=self.module.groups)
+
+
+    def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
+        """See :class:`~fedgen.dpsgd.layers.Layer`."""
+        return self.weight.numel() + self.weight[0].numel() * self.module.groups * x[0, 0].numel()
 
 
 def _patches(module: Any) -> dict[str, tuple[int, int]]:

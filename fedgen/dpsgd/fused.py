@@ -40,7 +40,10 @@ RULES: Final[dict[type[nn.Module], type[Layer]]] = {
 _MIXES_ROWS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+_SCRATCH: Final = 2**21  # floats: 8 MB stay in cache, and come from the heap instead of being mapped anew
+
 _Record = tuple[Tensor, Tensor, int, int]
+_Passed = tuple[int, Tensor, Tensor]  # index of a layer, its input, and its output or the gradient at it
 
 
 class FusedEngine:
@@ -99,11 +102,10 @@ class FusedEngine:
                 used = self._used(count)
                 if not self._proved:
                     self._prove(losses, used)
-                total = losses.sum()
-                gradients = torch.autograd.grad(total, [y for _, _, y in used], allow_unused=True)
+                gradients = torch.autograd.grad(losses.sum(), [y for _, _, y in used], allow_unused=True)
             passed = [(k, x, g) for (k, x, _), g in zip(used, gradients, strict=True) if g is not None]
             with torch.no_grad():
-                return self._add_(out, losses, float(total), passed)
+                return self._add_(out, losses.detach(), passed)
         finally:
             self._tape[:] = [None] * len(self._tape)
             self._early.clear()
@@ -135,7 +137,7 @@ class FusedEngine:
             for layer in self._layers:
                 del layer.module.__dict__["forward"]
 
-    def _used(self, count: int) -> list[tuple[int, Tensor, Tensor]]:
+    def _used(self, count: int) -> list[_Passed]:
         """Return index, input and output of every layer that ran, or refuse what is no longer what it saw."""
         used = []
         for k, record in enumerate(self._tape):
@@ -151,7 +153,7 @@ class FusedEngine:
             used.append((k, x, y))
         return used
 
-    def _prove(self, losses: Tensor, used: Sequence[tuple[int, Tensor, Tensor]]) -> None:
+    def _prove(self, losses: Tensor, used: Sequence[_Passed]) -> None:
         """Refuse a loss whose rows depend on each other, or that sees a parameter past its layer.
 
         The loss of the first half of the rows must have no gradient in the layers' outputs for the second half,
@@ -172,7 +174,7 @@ class FusedEngine:
                 raise ConfigError(f"parameter {name!r} is used outside of its layer", hint="call the layer instead")
         self._proved = half > 0
 
-    def _measure(self, passed: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, list[Term]]:
+    def _measure(self, passed: Sequence[_Passed]) -> tuple[Tensor, list[Term]]:
         """Return the squared gradient norm of every row, and one term per layer."""
         square: Tensor | None = None
         terms: list[Term] = []
@@ -198,16 +200,26 @@ class FusedEngine:
             self._bias_ones[biased] = like.new_tensor([[float(has)] for has in biased])
         return self._bias_ones[biased]
 
-    def _add_(
-        self, out: Tensor, losses: Tensor, total: float, passed: Sequence[tuple[int, Tensor, Tensor]]
-    ) -> Clipped:
-        """Clip and sum; rows that are not finite are taken out of every product before it is formed."""
-        if not passed:
-            return Clipped(len(losses), int((~losses.isfinite()).sum()))
-        square, terms = self._measure(passed)
+    def _add_(self, out: Tensor, losses: Tensor, passed: list[_Passed]) -> Clipped:
+        """Clip and sum, as many rows at a time as the layers have scratch room for."""
+        count = len(losses)
+        self._aim(out)
+        room = sum(self._layers[k].scratch(x, g) for k, x, g in passed)
+        step = count if room * count <= _SCRATCH else max(1, _SCRATCH // room)
         dropped = 0
-        good: Tensor | None = None
-        if not math.isfinite(total + float(square.sum())):
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            here = passed if step == count else [(k, x[part], g[part]) for k, x, g in passed]
+            dropped += self._add_part_(losses[part], here)
+        return Clipped(count, dropped)
+
+    def _add_part_(self, losses: Tensor, passed: list[_Passed]) -> int:
+        """Clip and sum some rows; those that are not finite leave every product before it is formed."""
+        if not passed:
+            return int((~losses.isfinite()).sum())
+        square, terms = self._measure(passed)
+        dropped, good = 0, None
+        if not math.isfinite(float(losses.sum() + square.sum())):
             good = losses.isfinite() & square.isfinite()
             dropped = len(losses) - int(good.sum())
             passed = [(k, _only(x, good), _only(g, good)) for k, x, g in passed]
@@ -215,10 +227,9 @@ class FusedEngine:
         c = square.rsqrt_().mul_(self._bound).clamp_(max=1.0)
         if good is not None:
             c.mul_(good)
-        self._aim(out)
         for (k, _, _), term in zip(passed, terms, strict=True):
             term.add_(c, *self._targets[k])
-        return Clipped(len(losses), dropped)
+        return dropped
 
     def _aim(self, out: Tensor) -> None:
         """Cut ``out`` into one target per layer, once for as long as the caller reuses it."""

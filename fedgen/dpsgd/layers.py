@@ -51,6 +51,10 @@ class Layer(ABC):
         An :class:`~fedgen.dpsgd.terms.Outer` comes without norms: those of all layers are computed together.
         """
 
+    def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - for those that need some
+        """Return how many floats per row measuring takes beyond ``x`` and ``g``, if that can be many."""
+        return 0
+
     def refusal(self, what: str, hint: str) -> ConfigError:
         """Return the error that names this layer."""
         return ConfigError(f"layer {self.name!r} ({type(self.module).__name__}) {what}", hint=hint)
@@ -69,6 +73,11 @@ class Dense(Layer):
             return None, Outer(g, x)
         g, x = g.flatten(1, -2).transpose(1, 2), x.flatten(1, -2).transpose(1, 2)
         return over_positions(g, x, bias=None if self.bias is None else g.sum(2))
+
+
+    def scratch(self, x: Tensor, g: Tensor) -> int:
+        """See :class:`Layer`."""
+        return 0 if x.dim() == 2 else self.weight.numel() + x[0].numel() + g[0].numel()  # noqa: PLR2004 - as above
 
 
 class LayerNormalization(Layer):

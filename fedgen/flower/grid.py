@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode, SUPERLINK_NODE_ID
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -106,9 +106,8 @@ class InProcessGrid(Grid):
         queue = iter(messages)
         try:
             while True:
-                for message in itertools.islice(queue, self._window - len(waiting)):
-                    if not self._is_busy(message.metadata.dst_node_id):
-                        waiting.append(self._push(message))
+                ahead = itertools.islice(queue, self._window - len(waiting))
+                waiting += [self._push(m) for m in ahead if not self._is_busy(m.metadata.dst_node_id)]
                 if not waiting:
                     return
                 reply = self._await(waiting.pop(0), deadline)

@@ -50,6 +50,7 @@ def copy_shell(record: RecordDict) -> RecordDict:
     shell = RecordDict()
     for name, part in record.items():
         shell[name] = type(part)(dict(part))  # type: ignore[arg-type]  # each kind is made from its own items
+    return shell
 
 
 def request(envelope: bytes, node: int, group: str) -> Message:

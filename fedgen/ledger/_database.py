@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -28,15 +28,31 @@ Mode = Literal["durable", "simulated", "read"]
 NOTES: Final = {True: "durable", False: "simulated: no fsync"}
 _BUSY_MS: Final = 30_000
 
+
+class Bytes(sa.types.TypeDecorator[bytes]):
+    """A column of bytes, read as the driver gives it.
+
+    SQLAlchemy would call ``bytes`` on the value, and in a file made by somebody else it may be a huge integer.
+    """
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> None:
+        """Leave values as they are; :func:`sound` checks them."""
+
+
 metadata = sa.MetaData()
 entries = sa.Table(
     "entries",
     metadata,
-    sa.Column("idx", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
-    sa.Column("prev", sa.LargeBinary, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column(
+        "idx", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False
+    ),
+    sa.Column("prev", Bytes, nullable=False),
+    sa.Column("body", Bytes, nullable=False),
+    sa.Column("hash", Bytes, nullable=False),
+    sa.Column("signature", Bytes, nullable=False),
     sa.Column("once", sa.String, unique=True, nullable=True),  # what may be said once only
 )
 meta = sa.Table(
@@ -45,7 +61,7 @@ meta = sa.Table(
     sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True, autoincrement=False),
     sa.Column("note", sa.String, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("head", sa.LargeBinary, nullable=False),
+    sa.Column("head", Bytes, nullable=False),
 )
 head_of = sa.select(meta.c.size, meta.c.head).where(meta.c.id == 1)
 append_to = entries.insert()
@@ -55,6 +71,8 @@ rows_from = (
     .order_by(entries.c.idx)
     .limit(sa.bindparam("most"))
 )
+all_hashes = sa.select(entries.c.idx, entries.c.hash)
+note_of = sa.select(meta.c.note).where(meta.c.id == 1)
 said_before = sa.select(entries.c.idx).where(entries.c.once == sa.bindparam("once"))
 
 # Replacing a row deletes it without firing a delete trigger, so an insert checks for what it would replace.
@@ -77,6 +95,9 @@ TRIGGERS: Final = {
     ),
     "meta_never_leaves": "BEFORE DELETE ON meta BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 }
+
+TABLES: Final = {("table", "entries"), ("table", "meta")}
+SHAPE: Final = TABLES | {("trigger", name) for name in TRIGGERS}
 
 _target: ContextVar[tuple[str, Mode]] = ContextVar("fedgen_ledger_target")
 
@@ -136,6 +157,18 @@ def _quiescent(path: Path) -> bool:
     return wal and (not log.exists() or log.stat().st_size == 0)
 
 
+def sound(row: Any) -> bool:
+    """Return whether a row of :data:`rows_from` or :data:`head_of` is a number followed by bytes."""
+    number, *others = row
+    return isinstance(number, int) and all(isinstance(value, bytes) for value in others)
+
+
+def shape(connection: sa.Connection) -> set[tuple[str, str]]:
+    """Return kind and name of everything in the file, SQLite's own indexes left out."""
+    rows = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+    return {(str(kind), str(name)) for kind, name in rows}
+
+
 def create(connection: sa.Connection, *, durable: bool, genesis: bytes) -> None:
     """Create tables and triggers inside the caller's transaction."""
     metadata.create_all(connection, checkfirst=False)
@@ -191,4 +224,6 @@ def _meaning(error: sa.exc.DBAPIError | sqlite3.Error, path: Path) -> Exception:
         return OSError(errno.EIO, "the ledger cannot be read or written", str(path))
     if primary in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return OSError(errno.EACCES, "the ledger cannot be opened for writing", str(path))
-    return IntegrityError("the ledger is damaged", code=Code.LEDGER, where=path, hint="run: fedgen ledger verify")
+    return IntegrityError(
+        "the ledger is damaged", code=Code.LEDGER, where=path, hint="run: fedgen ledger verify"
+    )

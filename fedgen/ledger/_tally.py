@@ -23,8 +23,8 @@ class Tally:
 
     size: int = 0
     head: bytes = GENESIS
-    totals: dict[str, dict[str, dict[Event, int]]] = field(default_factory=dict)  # data set, study, event
-    latest: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (study, run): round, attempt
+    totals: dict[str, dict[str, dict[Event, int]]] = field(default_factory=dict)  # by data set and study
+    latest: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # by study and run
     unsettled: dict[int, Reserved] = field(default_factory=dict)
 
     def add(self, index: int, entry_hash: bytes, entry: Entry) -> None:

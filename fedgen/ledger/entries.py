@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, ClassVar, Final, TypeAlias
@@ -25,21 +25,21 @@ _TEXT_MAX: Final = 256
 OUTCOMES: Final = frozenset({"completed", "budget", "quorum", "interrupted"})
 
 
-def _hex(**values: str) -> None:
+def _hex(**values: object) -> None:
     """Raise unless every value is 64 lower-case hex digits."""
     for name, value in values.items():
         if not isinstance(value, str) or not _HEX32.fullmatch(value):
             raise ValueError(f"{name} must be 64 lower-case hex digits")
 
 
-def _text(**values: str) -> None:
+def _text(**values: object) -> None:
     """Raise unless every value is short printable text."""
     for name, value in values.items():
         if not isinstance(value, str) or not 0 < len(value) <= _TEXT_MAX or not value.isprintable():
             raise ValueError(f"{name} must be 1 to {_TEXT_MAX} printable characters")
 
 
-def _whole(least: int, **values: int) -> None:
+def _whole(least: int, **values: object) -> None:
     """Raise unless every value is a whole number of at least ``least``."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_COUNT:
@@ -190,7 +190,7 @@ def to_body(entry: Entry, time: datetime) -> bytes:
         entry: What to say.
         time: When, timezone-aware; kept to the microsecond in UTC.
     """
-    values: dict[str, Any] = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    values: dict[str, Any] = {name: getattr(entry, name) for name in entry.__slots__}
     if isinstance(entry, Reserved):
         values["event"] = to_json(entry.event)
     moment = time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from fedgen.crypto.keys import VerifyKey
 from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError
 from fedgen.ledger import _database as db
 from fedgen.ledger._tally import Tally, kept
@@ -57,8 +58,8 @@ class Ledger:
         - A :class:`Receipt` is returned only after the entry is committed; on a durable ledger, after the disk has it.
         - If anything fails before that, nothing was spent and nothing was written.
         - Entries are never changed or removed; triggers in the file refuse it, and the hash chain shows it.
-        - What another process appended is seen before the next decision; a file that was rolled back while open
-          is refused.
+        - What another process appended is seen before the next decision; a file that was rolled back while open,
+          does not chain, or whose head the key did not sign, is refused.
         - A clock that goes backwards changes nothing: order is by index.
         - Closing and opening again costs little: totals are kept by head.
     """
@@ -69,7 +70,7 @@ class Ledger:
         self._path, self._opened, self._key = path, opened, signing_key
         self._tally = tally
         self._connection: sa.Connection | None = connection
-        self._pending: tuple[int, bytes, Entry] | None = None
+        self._pending: list[tuple[int, bytes, Entry]] = []
         self._closed = False
         self._lock = RLock()
 
@@ -266,10 +267,10 @@ class Ledger:
         """Hold the write lock with a tally that is true, and commit at the end."""
         with self._lock, db.translated(self._path):
             connection = self._connected()
-            self._pending = None
+            self._pending.clear()
             try:
                 with connection.begin():
-                    _catch_up(connection, self._tally, self._path)
+                    _catch_up(connection, self._tally, self._path, self._key)
                     yield connection
             except FedgenError:
                 raise
@@ -277,8 +278,8 @@ class Ledger:
                 # A fresh connection knows no half-finished transaction.
                 self._drop()
                 raise
-            if self._pending is not None:  # counted only once committed
-                self._tally.add(*self._pending)
+            for index, head, entry in self._pending:  # counted only once committed
+                self._tally.add(index, head, entry)
 
     def _connected(self) -> sa.Connection:
         """Return the connection, opened anew if a fault closed it."""
@@ -292,7 +293,7 @@ class Ledger:
         """Append ``entry`` at the head."""
         row = _row(entry, self._tally.size, self._tally.head, self._key)
         connection.execute(db.append_to, {**row, "once": once})
-        self._pending = (row["idx"], row["hash"], entry)
+        self._pending.append((row["idx"], row["hash"], entry))
         return Receipt(row["idx"], row["hash"])
 
     def _drop(self) -> None:
@@ -325,38 +326,50 @@ def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
     """Check that the ledger is the one meant; its totals are those kept, or read when first needed."""
     head = connection.execute(db.head_of).one_or_none()
     first = connection.execute(db.rows_from, {"first": 0, "most": 1}).one_or_none()
-    if head is None or first is None or first.hash != entry_hash(GENESIS, 0, first.body):
-        raise IntegrityError("the ledger does not begin as one", code=Code.LEDGER, where=path)
+    if head is None or first is None or not (db.sound(head) and _follows(first, Tally())):
+        raise _damaged("the ledger does not begin as one", path)
     opened, _ = from_body(first.body)
     if not isinstance(opened, Opened) or opened.origin != wanted.origin:
         raise IntegrityError("the ledger has another origin", code=Code.LEDGER, where=path)
     if opened.public_key != wanted.public_key:
         raise IntegrityError("the ledger was begun with another key", code=Code.LEDGER, where=path)
     if opened.durable != wanted.durable:
+        is_, is_not = db.NOTES[opened.durable], db.NOTES[wanted.durable]
         raise IntegrityError(
-            f"the ledger is {db.NOTES[opened.durable]!r}", code=Code.LEDGER, where=path, hint="keep it apart"
+            f"the ledger is '{is_}', not '{is_not}'", code=Code.LEDGER, where=path, hint="use another file"
         )
     return kept.take(head.head) or Tally()
 
 
-def _catch_up(connection: sa.Connection, tally: Tally, path: Path) -> None:
-    """Count what others appended since; refuse a file that was rolled back or does not chain."""
+def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) -> None:
+    """Count what others appended since; refuse a file that was rolled back, does not chain, or is not ours."""
     head = connection.execute(db.head_of).one()
-    while tally.size < head.size:
-        for row in connection.execute(db.rows_from, {"first": tally.size, "most": _PAGE}).all():
-            if (row.idx, row.prev) != (tally.size, tally.head) or row.hash != entry_hash(
-                row.prev, row.idx, row.body
-            ):
-                raise IntegrityError(
-                    f"the ledger does not chain at entry {tally.size}",
-                    code=Code.LEDGER,
-                    where=path,
-                    hint="run: fedgen ledger verify",
-                )
-            tally.add(row.idx, row.hash, from_body(row.body)[0])
-        if not connection.execute(db.rows_from, {"first": tally.size, "most": 1}).first():
+    if (tally.size, tally.head) == (head.size, head.head):
+        return
+    last: Any = None
+    while db.sound(head) and tally.size < head.size:
+        rows = connection.execute(db.rows_from, {"first": tally.size, "most": _PAGE}).all()
+        for last in rows:
+            if not _follows(last, tally):
+                raise _damaged(f"the ledger does not chain at entry {tally.size}", path)
+            tally.add(last.idx, last.hash, from_body(last.body)[0])
+        if not rows:
             break
-    if (tally.size, tally.head) != (head.size, head.head):
-        raise IntegrityError(
-            "the ledger was rolled back or replaced while it was open", code=Code.LEDGER, where=path
-        )
+    if last is None or (tally.size, tally.head) != (head.size, head.head):
+        raise _damaged("the ledger was rolled back or replaced while it was open", path)
+    # One signature is enough: its signer checked the one before, and the hashes tie everything between.
+    VerifyKey(key.public).verify(ENTRY_LABEL, last.hash, last.signature)
+
+
+def _follows(row: Any, tally: Tally) -> bool:
+    """Return whether ``row`` is the entry after the last one counted."""
+    return (
+        db.sound(row)
+        and (row.idx, row.prev) == (tally.size, tally.head)
+        and row.hash == entry_hash(row.prev, row.idx, row.body)
+    )
+
+
+def _damaged(what: str, path: Path) -> IntegrityError:
+    """Return the error of a ledger that must not be used any more."""
+    return IntegrityError(what, code=Code.LEDGER, where=path, hint="run: fedgen ledger verify")

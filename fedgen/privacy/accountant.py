@@ -140,7 +140,7 @@ class EpsilonCurve:
     """ε after n repetitions, cheap enough for a progress line: at most 32 figures for the whole curve.
 
     Guarantees:
-        - ``at(n)`` is an upper bound on ε after ``n`` repetitions, for every n up to ``total``.
+        - ``at(n)`` is an upper bound on ε after ``n`` repetitions. The curve itself can be called, too.
         - Where n is a knot, the accountant's bound at n on the grid that settled for ``total``; elsewhere the
           next knot's. ``at(total)`` is exactly :func:`epsilon`.
         - Never falls as n grows.
@@ -149,7 +149,7 @@ class EpsilonCurve:
     Edge cases:
         ==============  =====================
         n = 0           0
-        n > total       ValueError
+        n > total       the accountant's own figure (rounds that were charged twice)
         ==============  =====================
 
     Args:
@@ -188,13 +188,14 @@ class EpsilonCurve:
         """Return an upper bound on ε after ``n`` repetitions.
 
         Raises:
-            ValueError: ``n`` is negative or beyond ``total``.
+            ValueError: ``n`` is negative.
         """
-        if not 0 <= n <= self.total:
-            raise ValueError(f"n must lie between 0 and {self.total}, not {n}")
+        _validate.non_negative(n=n)
         if n == 0:
             return 0.0
-        last = self._last()
+        if n > self.total:
+            return _epsilon(self._work(n), self._delta, self._relation).epsilon
+        last = _epsilon(self._work(self.total), self._delta, self._relation)
         knot = self._knots[bisect.bisect_left(self._knots, n)]
         if knot == self.total:
             return last.epsilon
@@ -202,9 +203,9 @@ class EpsilonCurve:
         # work.
         return min(last.epsilon, _on_grid(self._work(knot), last, self._relation))
 
-    def _last(self) -> Figure:
-        """Return the figure at the end of the curve, which settles the grid."""
-        return _epsilon(self._work(self.total), self._delta, self._relation)
+    def __call__(self, n: int) -> float:
+        """Return :meth:`at` ``n``."""
+        return self.at(n)
 
     def _work(self, repetitions: int) -> Merged:
         """Return what ``repetitions`` do."""

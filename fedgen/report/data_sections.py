@@ -77,10 +77,13 @@ def pairs(model: ReportModel) -> Section | None:
 
 def samples(model: ReportModel) -> Section | None:
     """Return a few synthetic rows or images, or None if there are none."""
-    lead = (
-        "Written by the generator, not recorded from anybody. What they could reveal about a person in the "
-        "training data is bounded by what is promised above."
-    )
+    lead = "Written by the generator, not recorded from anybody. "
+    if model.about.private and model.promises:
+        lead += (
+            "What they can reveal about the people in the training data is bounded by what is promised above."
+        )
+    else:
+        lead += "Nothing is promised about what they reveal of the people in the training data."
     if model.samples is None:
         return None
     if isinstance(model.samples, SampleRows):
@@ -169,7 +172,7 @@ def _grid(found: SampleImages) -> Pictures:
     for i, (label, pixels) in enumerate(zip(found.labels, found.pixels, strict=True), start=1):
         said = f"synthetic image {i}" + (f" of {label}" if label else "")
         rows.setdefault(label, []).append(picture(pixels, **size, alt=said))
-    return Pictures("Synthetic images", tuple((label, tuple(row)) for label, row in rows.items()))
+    return Pictures("Synthetic images", tuple((label, tuple(row)) for label, row in sorted(rows.items())))
 
 
 def _rivals(found: Comparison) -> Table:

@@ -28,7 +28,8 @@ class About:
 
     Attributes:
         model: Registered name, such as ``"tabular-vae"``.
-        data: The data in a few words, such as ``"RAND Health Insurance Experiment, 20,190 records"``.
+        data: The data in a few words, such as ``"RAND Health Insurance Experiment, about 20,000 records at 8
+            sites"``.
         unit: What one privacy unit is: ``record``, ``person`` or ``site``.
         trust: Who adds the noise: ``local``, ``distributed`` or ``central``.
         purpose: The declared purpose, or an empty string.
@@ -95,7 +96,7 @@ class SiteRounds:
     Attributes:
         site: Its name in the roster.
         declared_rows: The public size in the roster, or None.
-        cells: One per round done: ``"took-part"``, ``"absent"`` or a refusal code.
+        cells: One per round tried: ``"took-part"``, ``"absent"`` or a refusal code.
     """
 
     site: str

@@ -99,7 +99,7 @@ def _nearness(dcr: Copies) -> list[Block]:
     lines = [d for d in (dcr.synthetic_to_training, dcr.holdout_to_training, dcr.synthetic_to_holdout) if d]
     table = Table(
         "Does any row come too near to a person? Distance to the closest record",
-        ("From whom to whom", "Median", "Nearest 5 %", "Rows looked at", "among"),
+        ("From whom to whom", "Median", "Nearest 5 %", "Rows looked at", "Among"),
         tuple(_near(d) for d in lines),
         (1, 2, 3, 4),
     )

@@ -81,11 +81,9 @@ def summary(model: ReportModel) -> str:
     """Return what was done, in two sentences."""
     about = model.about
     what = words.MODELS.get(about.model, f"A {about.model} model")
-    count = len(model.participation)
-    where = f" at {count:,} sites" if count > 1 else ""
     simulated = ", simulated on one machine" if about.simulated else ""
     purpose = f" Purpose: {about.purpose}." if about.purpose else ""
-    return f"{what} was trained on {about.data}{where}{simulated}. No record left its site.{purpose}"
+    return f"{what} was trained on {about.data}{simulated}. No record left its site.{purpose}"
 
 
 def tiles(model: ReportModel) -> tuple[Tile, ...]:
@@ -126,7 +124,9 @@ def banners(model: ReportModel) -> tuple[Text, ...]:
 
 def _configuration(model: ReportModel) -> Section:
     """Return what was configured and what ran."""
-    settings = (("study hash", model.study_hash), *model.configuration)
+    settings = model.configuration
+    if model.study_hash not in dict(settings).values():
+        settings = (("study hash", model.study_hash), *settings)
     blocks: list[Block] = [Table("Settings", ("Key", "Value"), settings)]
     if model.versions:
         blocks.append(Table("Software", ("Name", "Version"), model.versions))

@@ -48,17 +48,17 @@ def spending(model: ReportModel) -> Section | None:
         y_label="ε, upper bound",
         limit=limit,
     )
-    marks = _knots([r for s in series for r in s.rounds])
+    marks = _knots(series)
     shown = sorted(series, key=lambda s: -s.values[-1])[:MAX_ROWS] if len(series) > MAX_ROWS else series
     table = Table(
         "ε spent by each site, upper bounds, rounded up",
         ("Site", *(f"Round {r}" for r in marks)),
-        tuple((s.label, *(_at(s, r) for r in marks)) for s in shown),
+        tuple((s.label, *(_at_most(s, r) for r in marks)) for s in shown),
         numeric=tuple(range(1, len(marks) + 1)),
     )
     blocks: list[Block] = [Split(Figure(chart, key=legend(names, swatches=swatches)), table)]
     if len(shown) < len(series):
-        blocks.append(Text(f"The table shows the {len(shown)} sites that spent most, of {len(series)}."))
+        blocks.append(Text(f"The table shows the {len(shown)} sites that spent most, of {len(series):,}."))
     lead = (
         "Every round spends a part of what may be spent, and what is spent never comes back. Each line is "
         "the most that anybody can have learnt, so far, about the records it speaks of."
@@ -80,7 +80,7 @@ def loss(model: ReportModel) -> Section | None:
         y_label="loss",
         from_zero=False,
     )
-    marks = _knots([r for s in series for r in s.rounds])
+    marks = _knots(series)
     table = Table(
         "Loss",
         ("Series", *(f"Round {r}" for r in marks)),
@@ -111,20 +111,20 @@ def _lines(series: Sequence[Series]) -> tuple[list[Line], list[str], list[str]]:
 
 
 def _whose(series: Sequence[Series]) -> str:
-    """Return whose data some series are about, each kind once."""
-    return "; ".join(dict.fromkeys(s.whose for s in series))
+    """Return whose data some series are about, each once, and how many more if there are many."""
+    return words.some(list(dict.fromkeys(s.whose for s in series)))
 
 
-def _knots(rounds: Sequence[int]) -> tuple[int, ...]:
-    """Return about four rounds for a table, the last among them."""
-    last, first = max(rounds), min(rounds)
-    return tuple(sorted({max(first, round(last * part / 4)) for part in (1, 2, 3, 4)}))
+def _knots(series: Sequence[Series]) -> tuple[int, ...]:
+    """Return about four recorded rounds for a table, the last among them."""
+    rounds = sorted({r for s in series for r in s.rounds})
+    return tuple(sorted({rounds[max(0, -(-len(rounds) * part // 4) - 1)] for part in (1, 2, 3, 4)}))
 
 
-def _at(series: Series, at: int) -> str:
-    """Return what had been spent when round ``at`` was over."""
-    upto = [v for r, v in zip(series.rounds, series.values, strict=True) if r <= at]
-    return words.rounded_up(upto[-1]) if upto else "0"
+def _at_most(series: Series, at: int) -> str:
+    """Return an upper bound on what had been spent after round ``at``: never an earlier, smaller figure."""
+    later = [v for r, v in zip(series.rounds, series.values, strict=True) if r >= at]
+    return words.rounded_up(later[0] if later else series.values[-1])
 
 
 def _value(series: Series, at: int) -> str:

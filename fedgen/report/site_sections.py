@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedgen.report.views import Block
 
 MAX_SITES: Final = 24  # rows of a grid or table; the rest is summed up in a sentence
+MAX_OPEN: Final = 12  # a longer table of sites is folded away
 MAX_COLUMNS: Final = 60  # more rounds share a column
 MAX_CHANGES: Final = 60
 LEVELS: Final = 4
@@ -30,8 +31,9 @@ def participation(model: ReportModel) -> Section | None:
     if not model.participation:
         return None
     shown = _shown(model.participation)
-    size = max(1, -(-model.rounds_done // MAX_COLUMNS))
-    columns = tuple(str(r) for r in range(1, model.rounds_done + 1, size))
+    rounds = _rounds(model)
+    size = max(1, -(-rounds // MAX_COLUMNS))
+    columns = tuple(str(r) for r in range(1, rounds + 1, size))
     grid = status_grid(
         [(s.site, [_cell(s.cells, i, size) for i in range(0, len(s.cells), size)]) for s in shown],
         columns,
@@ -46,10 +48,11 @@ def participation(model: ReportModel) -> Section | None:
         ("Site", "Declared size", "Took part", "Refused", "Absent"),
         tuple(_site_row(s) for s in shown),
         numeric=(1, 2, 3, 4),
+        folded=len(shown) > MAX_OPEN,
     )
     blocks: list[Block] = [Figure(grid, caption=caption, key=key), table]
     if len(shown) < len(model.participation):
-        rest = f"Shown are the {len(shown)} sites that took part least, of {len(model.participation)}."
+        rest = f"Shown are the {len(shown)} sites that took part least, of {len(model.participation):,}."
         blocks.append(Text(rest))
     lead = (
         "Each site decides by itself, every round. The declared size is the public, rounded figure in the "
@@ -106,7 +109,7 @@ def consent(model: ReportModel) -> Section | None:
     blocks: list[Block] = []
     for i, reason in enumerate(reasons):
         by_site = {site: said for (site, why), said in known.items() if why == reason}
-        blocks.append(_exclusion_grid(by_site, reason, ident=f"consent-{i}", rounds=model.rounds_done))
+        blocks.append(_exclusion_grid(by_site, reason, ident=f"consent-{i}", rounds=_rounds(model)))
     changes = _changes(known)
     if changes:
         table = Table(
@@ -118,6 +121,12 @@ def consent(model: ReportModel) -> Section | None:
     if not blocks:
         blocks.append(Text("Every record had consent in every round."))
     return Section("consent", "Records left out for want of consent", lead, tuple(blocks))
+
+
+def _rounds(model: ReportModel) -> int:
+    """Return how many rounds the grids have; a round that was tried and not saved is one of them."""
+    tried = max((len(site.cells) for site in model.participation), default=0)
+    return max(model.rounds_done, tried, *(e.round for e in model.exclusions), 0)
 
 
 def _shown(sites: Sequence[SiteRounds]) -> list[SiteRounds]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
@@ -22,6 +21,7 @@ from fedgen.schema.table import FILL_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from io import BufferedIOBase
 
 MAX_HEADER: Final = 2**20
 
@@ -179,9 +179,9 @@ def _scalar(text: str) -> str:
 def _csv_columns(path: Path) -> list[Proposal]:
     """Return a choice for each name in the first record; nothing behind that record is parsed."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as stream:
+    with opened(path, "rb") as stream:
         try:
-            names = next(csv.reader(_limited(stream, path), strict=True), [])
+            names = next(csv.reader(_lines(stream, path), strict=True), [])
         except UnicodeDecodeError:
             raise ConfigError("not UTF-8 text", where=path, hint="save the file as UTF-8") from None
         except csv.Error:
@@ -190,11 +190,13 @@ def _csv_columns(path: Path) -> list[Proposal]:
     return [Proposal(name, KINDS) for name in names]
 
 
-def _limited(stream: TextIO, path: Path) -> Iterator[str]:
-    left = MAX_HEADER
+def _lines(stream: BufferedIOBase, path: Path) -> Iterator[str]:
+    """Yield the lines of the first MiB, decoded one by one: bytes behind the header play no part."""
+    left, encoding = MAX_HEADER, "utf-8-sig"
     while left > 0 and (line := stream.readline(left)):
         left -= len(line)
-        yield line
+        yield line.decode(encoding)
+        encoding = "utf-8"
     if left <= 0:
         raise ConfigError("no header in the first MiB", where=path, hint="is this a CSV file?")
 

@@ -19,7 +19,17 @@ from fedgen.errors import ConfigError
 from fedgen.schema.explain import Flaw, explain, nearest
 from fedgen.schema.lines import Key, Lines, dotted
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Flaw", "Lines", "explain", "load_yaml", "nearest"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "Flaw",
+    "Lines",
+    "explain",
+    "load_yaml",
+    "nearest",
+    "parse_yaml",
+]
 
 MAX_BYTES: Final = 2**20
 MAX_NODES: Final = 200_000
@@ -56,7 +66,7 @@ def load_yaml(path: str | Path) -> tuple[Any, Lines]:
         return _toml(text, path), Lines()
     if suffix == ".json":
         return _json(text, path)
-    data, lines = _yaml(text, path)
+    data, lines = parse_yaml(text, path)
     if data is None:
         raise ConfigError("the file is empty", where=path)
     return data, lines
@@ -101,7 +111,7 @@ def _json(text: str, path: Path) -> tuple[Any, Lines]:
         raise ConfigError("a number that is too long", where=path) from None
     try:
         # Only for the lines. A tab may not indent YAML; JSON that is no YAML at all has no lines.
-        _, lines = _yaml(text.replace("\t", " "), path)
+        _, lines = parse_yaml(text.replace("\t", " "), path)
     except ConfigError:
         lines = Lines()
     return data, lines
@@ -129,7 +139,7 @@ class _CoreLoader(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^(?:[-+]?[0-9]{1,300}|0o[0-7]{1,99}|0x[0-9a-fA-F]{1,99})$", list("-+0123456789")),
+    ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
     (
         "float",
         r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
@@ -139,30 +149,48 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(_TAG + _tag, re.compile(_pattern), _first)
 
 
-def _yaml(text: str, path: Path) -> tuple[Any, Lines]:
+def parse_yaml(text: str, where: str | Path) -> tuple[Any, Lines]:
+    """Return the value that a YAML text holds, None if it holds none, and the lines of its keys.
+
+    Args:
+        text: YAML, of any length the caller allows.
+        where: What an error names as its place.
+
+    Raises:
+        ConfigError: Not valid YAML, a tag, a duplicate key, or too many or too deeply nested values.
+    """
     try:
         root = yaml.compose(text, Loader=_CoreLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = None if mark is None else mark.line + 1
-        raise ConfigError(
-            f"not valid YAML: {error.problem or error.context}", where=path, line=line
-        ) from None
+        what = f"not valid YAML: {error.problem or error.context}"
+        raise ConfigError(what, where=where, line=_line_of(error, text)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError("a character that text does not hold", where=path, line=line) from None
+        raise ConfigError("a character that text does not hold", where=where, line=line) from None
     except RecursionError:
-        raise ConfigError("nested too deeply", where=path) from None
+        raise ConfigError("nested too deeply", where=where) from None
     if root is None:
         return None, Lines()
-    walk = _Walk(path)
+    walk = _Walk(where)
     return walk.value(root, ()), Lines(walk.places)
+
+
+_yaml = parse_yaml  # its first name
+
+
+def _line_of(error: yaml.MarkedYAMLError, text: str) -> int | None:
+    """Return where to look: what is never closed is found out at the end, but mended at its beginning."""
+    end = text.rstrip()
+    mark = error.problem_mark or error.context_mark
+    if mark is not None and error.context_mark is not None and mark.index >= len(end):
+        mark = error.context_mark
+    return None if mark is None else min(mark.line, end.count("\n")) + 1
 
 
 class _Walk:
     """One pass over the composed nodes: values, lines and limits together."""
 
-    def __init__(self, where: Path) -> None:
+    def __init__(self, where: str | Path) -> None:
         self.where = where
         self.places: dict[Key, int] = {}
         self._made = 0

@@ -87,13 +87,13 @@ class Account:
 
     def close_study(self, admission: Admission, outcome: str, rounds: int) -> None:
         """Record that a study is over."""
-        entry = Closed(study_hash=admission.study.study_hash, run=admission.run, outcome=outcome, rounds=rounds)
+        entry = Closed(
+            study_hash=admission.study.study_hash, run=admission.run, outcome=outcome, rounds=rounds
+        )
         with self._ledger() as ledger:
             ledger.append(entry)
 
-    def _check_fresh(
-        self, ledger: Ledger, admission: Admission, round_number: int, attempt: int
-    ) -> None:
+    def _check_fresh(self, ledger: Ledger, admission: Admission, round_number: int, attempt: int) -> None:
         last, last_attempt = ledger.last_attempt(admission.study.study_hash, admission.run)
         if round_number < last or (round_number == last and attempt < last_attempt):
             raise IntegrityError("a round that is already over", code=Code.STALE_ROUND)

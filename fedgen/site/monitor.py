@@ -16,7 +16,7 @@ from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Expectation, Header, agree, open_frame, peek, seal_frame, sign_frame
 from fedgen.crypto.keys import VerifyKey
 from fedgen.data.gate import PermittedTable, permit
-from fedgen.errors import Code, FedgenError, IntegrityError, Refused, code_of
+from fedgen.errors import Code, IntegrityError, Refused, code_of
 from fedgen.messages import (
     Join,
     Joined,
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from fedgen.site.rules import SiteRules
     from fedgen.crypto.keys import SigningKey
     from fedgen.data.encoded import EncodedTable
     from fedgen.dpsgd.noise import NoiseSource
     from fedgen.policy.consent import ConsentLog, Decision
     from fedgen.site.account import Account
     from fedgen.site.incidents import IncidentLog
+    from fedgen.site.rules import SiteRules
     from fedgen.training.learner import Learner
 
 COORDINATOR: Final = "coordinator"
@@ -125,7 +125,9 @@ class Site:
         """Return what a request must be: a join for any study, anything else for the admitted one."""
         admitted = self._admission
         if header.kind == Kind.JOIN or admitted is None:
-            return Expectation(study_hash=None, run=None, recipient=self.name, sender=COORDINATOR, kinds=_ASKS)
+            return Expectation(
+                study_hash=None, run=None, recipient=self.name, sender=COORDINATOR, kinds=_ASKS
+            )
         return Expectation(
             study_hash=admitted.study.study_hash,
             run=admitted.run,
@@ -228,12 +230,12 @@ class Site:
         if self._generator is None:
             self._generator = self._noise.generator()
         with self._bench(admission) as learner:
-            expected = learner.parameters if admission.study.exchange == "gradient" else learner.all_parameters
+            expected = (
+                learner.parameters if admission.study.exchange == "gradient" else learner.all_parameters
+            )
             if len(weights) != expected:
                 raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
-            return compute_update(
-                learner, admission, permitted.codes, weights, self._noise, self._generator
-            )
+            return compute_update(learner, admission, permitted.codes, weights, self._noise, self._generator)
 
     # -- what leaves --------------------------------------------------------------------------------
 
@@ -274,7 +276,4 @@ class Site:
             sender=self.name,
             recipient=COORDINATOR,
         )
-        return seal_frame(
-            encode(message, payload), header, self._identity, admission.coordinator_sealing_key
-        )
-
+        return seal_frame(encode(message, payload), header, self._identity, admission.coordinator_sealing_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ LABELS = st.lists(NAMES.filter(lambda t: t != "?"), min_size=1, max_size=300, un
 
 
 @st.composite
-def continuous(draw, name, nullable):
+def continuous(draw: st.DrawFn, name: Any, nullable: Any) -> Any:
     if draw(st.booleans()):
         edges = tuple(sorted(draw(st.lists(REALS, min_size=2, max_size=40, unique=True))))
         return Continuous(name=name, min=edges[0], max=edges[-1], edges=edges, nullable=nullable)
@@ -44,7 +45,7 @@ def continuous(draw, name, nullable):
 
 
 @st.composite
-def integer(draw, name, nullable):
+def integer(draw: st.DrawFn, name: Any, nullable: Any) -> Any:
     if draw(st.booleans()):
         edges = tuple(sorted(draw(st.lists(WHOLE, min_size=2, max_size=40, unique=True))))
         return Integer(name=name, min=edges[0], max=edges[-1], edges=edges, nullable=nullable)
@@ -57,14 +58,14 @@ def integer(draw, name, nullable):
 
 
 @st.composite
-def date(draw, name, nullable):
+def date(draw: st.DrawFn, name: Any, nullable: Any) -> Any:
     low, high = sorted(draw(st.tuples(*[st.dates(dt.date(1, 1, 1), dt.date(9999, 12, 31))] * 2)))
     bins = draw(st.none() | st.integers(1, min(400, (high - low).days + 1)))
     return Date(name=name, min=low, max=high, bins=bins, nullable=nullable)
 
 
 @st.composite
-def column(draw, name):
+def column(draw: st.DrawFn, name: Any) -> Any:
     nullable = draw(st.booleans())
     match draw(st.sampled_from(["continuous", "integer", "date", "categorical", "ordinal", "boolean"])):
         case "continuous":
@@ -82,13 +83,13 @@ def column(draw, name):
 
 
 @st.composite
-def schemas(draw):
+def schemas(draw: st.DrawFn) -> Any:
     names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
     return TableSchema(columns=tuple(draw(column(name)) for name in names), missing=("?",))
 
 
 @st.composite
-def coded(draw, some=schemas()):  # noqa: B008 - a strategy is a value
+def coded(draw: st.DrawFn, some: Any = schemas()) -> Any:  # noqa: B008 - a strategy is a value
     """A schema, a table of random codes that has every extreme code, and a generator."""
     schema = draw(some)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -98,14 +99,14 @@ def coded(draw, some=schemas()):  # noqa: B008 - a strategy is a value
     return schema, np.concatenate([codes, extremes]), rng
 
 
-def as_text(table, marker):
+def as_text(table: Any, marker: Any) -> Any:
     cells = {name: table[name].cast(pa.string()).fill_null(marker) for name in table.column_names}
     return pa.table(cells)
 
 
 @PROFILE
 @given(coded())
-def test_encode_is_the_inverse_of_decode(case):
+def test_encode_is_the_inverse_of_decode(case: Any) -> None:
     schema, codes, rng = case
     codec = Codec(schema)
     encoded = codec.encode(codec.decode(codes, rng))
@@ -116,7 +117,7 @@ def test_encode_is_the_inverse_of_decode(case):
 
 @PROFILE
 @given(coded())
-def test_text_and_types_have_equal_codes(case):
+def test_text_and_types_have_equal_codes(case: Any) -> None:
     schema, codes, rng = case
     codec = Codec(schema)
     text = as_text(codec.decode(codes, rng), "?")
@@ -127,7 +128,7 @@ def test_text_and_types_have_equal_codes(case):
 
 @PROFILE
 @given(coded())
-def test_csv_and_parquet_files_have_equal_codes(case):
+def test_csv_and_parquet_files_have_equal_codes(case: Any) -> None:
     schema, codes, rng = case
     codec = Codec(schema)
     table = codec.decode(codes, rng)
@@ -145,7 +146,7 @@ def test_csv_and_parquet_files_have_equal_codes(case):
 
 @PROFILE
 @given(coded(), st.integers(0, 60))
-def test_batches_in_any_cut_and_columns_in_any_order_have_equal_codes(case, cut):
+def test_batches_in_any_cut_and_columns_in_any_order_have_equal_codes(case: Any, cut: Any) -> None:
     schema, codes, rng = case
     codec = Codec(schema)
     table = codec.decode(codes, rng).select(sorted(schema.names))
@@ -155,7 +156,7 @@ def test_batches_in_any_cut_and_columns_in_any_order_have_equal_codes(case, cut)
 
 @PROFILE
 @given(coded())
-def test_decoded_values_lie_within_the_declared_bounds(case):
+def test_decoded_values_lie_within_the_declared_bounds(case: Any) -> None:
     schema, codes, rng = case
     table = Codec(schema).decode(codes, rng)
     for each in schema.columns:
@@ -170,7 +171,7 @@ def test_decoded_values_lie_within_the_declared_bounds(case):
 
 @PROFILE
 @given(continuous("x", nullable=True), st.lists(st.none() | REALS, max_size=40))
-def test_any_real_falls_into_the_bin_that_holds_it(column, values):
+def test_any_real_falls_into_the_bin_that_holds_it(column: Any, values: Any) -> None:
     encoded = Codec(TableSchema(columns=(column,))).encode(pa.table({"x": pa.array(values, pa.float64())}))
     edges = column.bin_edges
     outside = 0
@@ -187,7 +188,7 @@ def test_any_real_falls_into_the_bin_that_holds_it(column, values):
 
 @PROFILE
 @given(integer("x", nullable=False), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40))
-def test_any_whole_number_falls_into_the_bin_that_holds_it(column, values):
+def test_any_whole_number_falls_into_the_bin_that_holds_it(column: Any, values: Any) -> None:
     codec = Codec(TableSchema(columns=(column,)))
     encoded = codec.encode(pa.table({"x": pa.array(values, pa.int64())}))
     starts = (*column.starts, column.max + 1)
@@ -204,14 +205,14 @@ def test_any_whole_number_falls_into_the_bin_that_holds_it(column, values):
 
 @PROFILE
 @given(schemas())
-def test_parse_is_the_inverse_of_dump(schema):
+def test_parse_is_the_inverse_of_dump(schema: Any) -> None:
     again = parse_schema(schema.model_dump(mode="json"))
     assert again == schema
     assert again.digest() == schema.digest()
 
 
 @st.composite
-def image_schemas(draw):
+def image_schemas(draw: st.DrawFn) -> Any:
     side = st.integers(1, 5)
     classes = draw(st.none() | LABELS)
     top = draw(st.sampled_from([1, 16, 255, 256, 4095]))
@@ -227,7 +228,7 @@ def image_schemas(draw):
 
 @PROFILE
 @given(coded(image_schemas()))
-def test_images_come_back_by_both_roads(case):
+def test_images_come_back_by_both_roads(case: Any) -> None:
     schema, codes, rng = case
     codec = Codec(schema)
     assert np.array_equal(codec.encode(codec.decode(codes, rng)).codes, codes)

@@ -319,7 +319,7 @@ def test_a_weak_share_in_the_seal_does_not_open_even_signed() -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])
 def test_a_data_key_of_another_length_does_not_open(size: int) -> None:
-    # Its seal has another length too, so bytes move between seal and body until the sum is right.
+    # Its seal has another length too, so it is cut or filled up to the one length there is.
     head, _, body, _ = parts(update())
     seal = keys.seal(SEALER.public, bytes(size), info=domain("envelope/seal") + head) + bytes(7)
     fit = (seal + bytes(64))[: envelope.SEAL_BYTES]

@@ -92,6 +92,17 @@ def test_a_seal_opens_for_its_key_and_info_only() -> None:
         assert code_of(error) is Code.BAD_SEAL
 
 
+def test_whatever_the_primitive_objects_to_is_a_bad_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Suite:
+        def decrypt(self, *_: object) -> bytes:
+            raise ValueError("an encoding the library does not like")
+
+    monkeypatch.setattr(keys, "_SUITE", Suite())
+    with pytest.raises(IntegrityError) as error:
+        SealingKey.generate().unseal(bytes(1168), info=b"")
+    assert code_of(error) is Code.BAD_SEAL
+
+
 def test_a_seal_with_a_weak_share_is_refused() -> None:
     # An all-zero X25519 share forces a known half of the hybrid secret.
     key = SealingKey.generate()

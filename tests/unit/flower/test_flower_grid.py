@@ -51,7 +51,9 @@ def test_flowers_own_fedavg_runs_on_it_and_sees_every_node_in_round_one() -> Non
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4)
-        result["out"] = strategy.start(grid, initial_arrays=ArrayRecord([np.zeros(3, np.float32)]), num_rounds=1)
+        result["out"] = strategy.start(
+            grid, initial_arrays=ArrayRecord([np.zeros(3, np.float32)]), num_rounds=1
+        )
 
     grid = InProcessGrid(app, 4, workers=2)
     server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,11 @@ NAN = math.nan
 NAMES = pa.array(["1", "2", "b"])
 
 
-def place(*markers, first_row=0) -> Place:
+def place(*markers: Any, first_row: Any = 0) -> Place:
     return Place("age", first_row, Markers(markers))
 
 
-def same(found, expected) -> bool:
+def same(found: Any, expected: Any) -> bool:
     return np.array_equal(found, np.array(expected, np.float64), equal_nan=True)
 
 
@@ -46,12 +47,12 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("values", "expected"), NUMBERS)
-def test_numbers(values, expected):
+def test_numbers(values: Any, expected: Any) -> None:
     assert same(numbers(plain(values), place("", "NA", "-9")), expected)
 
 
 @pytest.mark.parametrize("text", ["x", "1,5", "0x10", "1_000", "1 2", "٣", "1d", "", "--1"])
-def test_text_in_a_number_names_the_row(text):
+def test_text_in_a_number_names_the_row(text: Any) -> None:
     with pytest.raises(DataError) as caught:
         numbers(pa.array(["1", None, "2", text, "also bad"]), place("NA", first_row=100))
     assert str(caught.value) == "age: row 104: text where a number is expected"
@@ -60,19 +61,19 @@ def test_text_in_a_number_names_the_row(text):
 @pytest.mark.parametrize(
     "values", [pa.array(["1", "inf"]), pa.array(["0", "-Infinity"]), pa.array([1.0, -math.inf])]
 )
-def test_infinity_is_refused(values):
+def test_infinity_is_refused(values: Any) -> None:
     with pytest.raises(DataError, match="row 2: infinity"):
         numbers(values, place())
 
 
-def test_the_first_of_many_faults_is_found_wherever_it_stands():
+def test_the_first_of_many_faults_is_found_wherever_it_stands() -> None:
     for row in range(33):
         cells = ["1"] * row + ["x"] + ["y"] * (32 - row)
         with pytest.raises(DataError, match=f"row {row + 1}:"):
             numbers(pa.array(cells), place())
 
 
-def day(year, month, date):
+def day(year: Any, month: Any, date: Any) -> Any:
     return (dt.date(year, month, date) - dt.date(1970, 1, 1)).days
 
 
@@ -95,14 +96,14 @@ DAYS = [
 
 
 @pytest.mark.parametrize(("values", "expected"), DAYS)
-def test_days(values, expected):
+def test_days(values: Any, expected: Any) -> None:
     assert same(days(plain(values), place("", "9999-12-31")), expected)
 
 
 @pytest.mark.parametrize(
     "text", ["2023-02-29", "20230201", "01.02.2023", "2023-02-01T00:00:00Z", "yesterday", "5"]
 )
-def test_text_that_is_no_date_names_the_row(text):
+def test_text_that_is_no_date_names_the_row(text: Any) -> None:
     with pytest.raises(DataError, match=r"^age: row 2: text where a date \(YYYY-MM-DD\) is expected$"):
         days(pa.array(["2023-01-01", text]), place(""))
 
@@ -120,17 +121,17 @@ POSITIONS = [
 
 
 @pytest.mark.parametrize(("values", "expected"), POSITIONS)
-def test_positions(values, expected):
+def test_positions(values: Any, expected: Any) -> None:
     assert positions(plain(values), NAMES, place("", "-9")).tolist() == expected
 
 
 @pytest.mark.parametrize("values", [["b", "B"], ["1", "01"], ["b", "b b"], [1, 3], ["b", ""]])
-def test_a_name_that_is_not_declared_names_the_row(values):
-    with pytest.raises(DataError, match="^age: row 2: not among the declared names"):
+def test_a_name_that_is_not_declared_names_the_row(values: Any) -> None:
+    with pytest.raises(DataError, match=r"^age: row 2: not among the declared names"):
         positions(pa.array(values), NAMES, place())
 
 
-def test_a_broken_number_is_no_name():
+def test_a_broken_number_is_no_name() -> None:
     with pytest.raises(DataError, match="row 2: a number that is not whole"):
         positions(pa.array([1.0, 1.5]), NAMES, place())
     with pytest.raises(DataError, match="row 1: a number that is not whole"):
@@ -149,13 +150,13 @@ TRUTHS = [
 
 
 @pytest.mark.parametrize(("values", "expected"), TRUTHS)
-def test_truths(values, expected):
+def test_truths(values: Any, expected: Any) -> None:
     assert truths(plain(values), place("")).tolist() == expected
 
 
 @pytest.mark.parametrize("values", [["true", "maybe"], ["1", "2"], [1, 2], ["t", ""]])
-def test_neither_true_nor_false_names_the_row(values):
-    with pytest.raises(DataError, match="^age: row 2: neither true nor false$"):
+def test_neither_true_nor_false_names_the_row(values: Any) -> None:
+    with pytest.raises(DataError, match=r"^age: row 2: neither true nor false$"):
         truths(pa.array(values), place())
 
 
@@ -169,13 +170,13 @@ def test_neither_true_nor_false_names_the_row(values):
         (lambda values, at: positions(values, NAMES, at), pa.array([[1]]), "stored as list"),
     ],
 )
-def test_a_type_that_cannot_hold_it_is_refused(read, values, says):
+def test_a_type_that_cannot_hold_it_is_refused(read: Any, values: Any, says: Any) -> None:
     with pytest.raises(DataError, match=says):
         read(values, place())
 
 
 @pytest.mark.parametrize("read", [numbers, days, truths, lambda values, at: positions(values, NAMES, at)])
-def test_no_fault_carries_a_value(read):
+def test_no_fault_carries_a_value(read: Any) -> None:
     with pytest.raises(DataError) as caught:
         read(pa.array(["canary-7741"]), place(""))
     error: BaseException | None = caught.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,20 +27,20 @@ TABLE = pa.table({"age": [30, 200, 41], "sex": ["m", None, "f"], "bmi": [10.0, 6
 CODES = [[30, 1, 0], [120, 2, 4], [41, 0, 2]]
 
 
-def test_a_table_becomes_codes_and_counts_of_what_was_clamped():
+def test_a_table_becomes_codes_and_counts_of_what_was_clamped() -> None:
     encoded = Codec(SCHEMA).encode(TABLE)
     assert encoded.codes.tolist() == CODES
     assert encoded.codes.flags.c_contiguous
     assert encoded.clamped == {"age": 1, "bmi": 1}
 
 
-def test_the_result_is_frozen():
+def test_the_result_is_frozen() -> None:
     encoded = Codec(SCHEMA).encode(TABLE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         encoded.codes = encoded.codes
 
 
-def test_columns_are_found_by_name_and_the_subject_is_not_read():
+def test_columns_are_found_by_name_and_the_subject_is_not_read() -> None:
     columns = {
         "bmi": TABLE["bmi"],
         "person": pa.array([[1], [2], [3]]),
@@ -49,32 +50,32 @@ def test_columns_are_found_by_name_and_the_subject_is_not_read():
     assert Codec(SCHEMA).encode(pa.table(columns)).codes.tolist() == CODES
 
 
-def test_a_record_batch_is_read_like_a_table():
+def test_a_record_batch_is_read_like_a_table() -> None:
     assert Codec(SCHEMA).encode(TABLE.to_batches()[0]).codes.tolist() == CODES
 
 
-def test_chunks_and_their_dictionaries_may_differ():
+def test_chunks_and_their_dictionaries_may_differ() -> None:
     left = pa.table({"sex": pa.array(["m", "f"]).dictionary_encode()})
     right = pa.table({"sex": pa.array(["f", None]).dictionary_encode()})
     schema = TableSchema(columns=(SCHEMA.columns[1],))
     assert Codec(schema).encode(pa.concat_tables([left, right])).codes.tolist() == [[1], [0], [0], [2]]
 
 
-def test_rows_are_numbered_through_the_source(monkeypatch):
+def test_rows_are_numbered_through_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec_module, "_BATCH", 2)
     table = pa.table({"age": ["1", "2", "3", "x"], "sex": ["f"] * 4, "bmi": ["20"] * 4})
-    with pytest.raises(DataError, match="^age: row 1004: text where a number is expected"):
+    with pytest.raises(DataError, match=r"^age: row 1004: text where a number is expected"):
         Codec(SCHEMA).encode(table, first_row=1000)
 
 
-def test_counts_add_up_over_batches(monkeypatch):
+def test_counts_add_up_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec_module, "_BATCH", 1)
     encoded = Codec(SCHEMA).encode(TABLE)
     assert encoded.codes.tolist() == CODES
     assert encoded.clamped == {"age": 1, "bmi": 1}
 
 
-def test_no_rows_are_no_codes():
+def test_no_rows_are_no_codes() -> None:
     encoded = Codec(SCHEMA).encode(TABLE.slice(0, 0))
     assert encoded.codes.shape == (0, 3)
     assert Codec(SCHEMA).decode(encoded.codes, np.random.default_rng(0)).num_rows == 0
@@ -98,7 +99,7 @@ def test_no_rows_are_no_codes():
         (lambda t: t.set_column(2, "bmi", pa.array([20.0, 30.0, float("inf")])), "bmi: row 3: infinity"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(change, says):
+def test_a_table_that_does_not_fit_is_refused(change: Any, says: Any) -> None:
     with pytest.raises(DataError, match=f"^{says}") as caught:
         Codec(SCHEMA).encode(change(TABLE))
     assert caught.value.exit_code == 3
@@ -114,7 +115,7 @@ def test_a_table_that_does_not_fit_is_refused(change, says):
         (Integer(name="x", min=0, max=10**6, bins=65_535, nullable=True), np.uint16),
     ],
 )
-def test_codes_are_as_narrow_as_they_may_be(column, dtype):
+def test_codes_are_as_narrow_as_they_may_be(column: Any, dtype: Any) -> None:
     codec = Codec(TableSchema(columns=(column,)))
     assert codec.dtype == dtype
     assert codec.width == 1
@@ -124,7 +125,7 @@ def test_codes_are_as_narrow_as_they_may_be(column, dtype):
     assert np.array_equal(back.codes, last)
 
 
-def test_decode_is_repeatable_and_names_its_columns():
+def test_decode_is_repeatable_and_names_its_columns() -> None:
     codec, codes = Codec(SCHEMA), np.array(CODES)
     first, second = (codec.decode(codes, np.random.default_rng(7)) for _ in range(2))
     assert first.equals(second)
@@ -142,12 +143,12 @@ def test_decode_is_repeatable_and_names_its_columns():
         np.array([[121, 0, 0]]),
     ],
 )
-def test_codes_that_do_not_fit_are_refused(codes):
-    with pytest.raises(ValueError, match="codes? must"):
+def test_codes_that_do_not_fit_are_refused(codes: Any) -> None:
+    with pytest.raises(ValueError, match=r"codes? must"):
         Codec(SCHEMA).decode(codes, np.random.default_rng(0))
 
 
-def test_images_and_tables_do_not_mix():
+def test_images_and_tables_do_not_mix() -> None:
     codec = Codec(SCHEMA)
     with pytest.raises(ValueError, match="not images"):
         codec.encode_images(np.zeros((1, 3)))
@@ -155,7 +156,7 @@ def test_images_and_tables_do_not_mix():
         codec.decode_images(np.zeros((1, 3), np.uint8))
 
 
-def test_markers_mean_the_same_in_text_and_in_types():
+def test_markers_mean_the_same_in_text_and_in_types() -> None:
     schema = TableSchema(
         columns=(Integer(name="a", min=0, max=9, nullable=True), Boolean(name="b", nullable=True)),
         missing=("", "-9", "?"),
@@ -168,13 +169,13 @@ def test_markers_mean_the_same_in_text_and_in_types():
     )
 
 
-def test_what_is_not_declared_as_missing_is_not():
+def test_what_is_not_declared_as_missing_is_not() -> None:
     schema = TableSchema(columns=(Integer(name="a", min=0, max=9, nullable=True),), missing=("NA",))
     with pytest.raises(DataError, match="row 2: text where a number is expected"):
         Codec(schema).encode(pa.table({"a": ["NA", ""]}))
 
 
-def test_an_image_schema_reads_a_table_of_pixels():
+def test_an_image_schema_reads_a_table_of_pixels() -> None:
     schema = ImageSchema(height=1, width=2, max_value=16, classes=("cat", "dog"))
     table = pa.table({"label": ["dog", "cat"], "p0": ["0.0", "17"], "p1": [3, 16]})
     encoded = Codec(schema).encode(table)

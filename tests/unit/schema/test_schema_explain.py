@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from fedgen.errors import ConfigError
 from fedgen.schema.explain import Flaw, explain, nearest
 from fedgen.schema.lines import Lines
+
+if TYPE_CHECKING:
+    from fedgen.errors import ConfigError
 
 
 class Closed(BaseModel):
@@ -88,7 +90,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("data", "key", "what", "hint"), CASES)
-def test_key_and_words(data, key, what, hint):
+def test_key_and_words(data: Any, key: Any, what: Any, hint: Any) -> None:
     error = said(data)
     assert error.key == key
     assert what in error.what
@@ -96,18 +98,18 @@ def test_key_and_words(data, key, what, hint):
     assert error.where == "home.yaml"
 
 
-def test_an_unknown_key_comes_before_what_it_caused():
+def test_an_unknown_key_comes_before_what_it_caused() -> None:
     lines = Lines({(): 1, ("flag",): 1, ("shcema",): 2})
     error = said({"flag": "perhaps", "shcema": "x"}, lines)
     assert (error.key, error.line, error.hint) == ("shcema", 2, "did you mean 'schema'?")
 
 
-def test_otherwise_the_file_decides_which_is_first():
+def test_otherwise_the_file_decides_which_is_first() -> None:
     lines = Lines({(): 1, ("schema",): 4, ("flag",): 3, ("level",): 2})
     assert said({"schema": 1, "flag": "perhaps", "level": "x"}, lines).key == "level"
 
 
-def test_a_fault_inside_a_list_is_not_called_a_short_list():
+def test_a_fault_inside_a_list_is_not_called_a_short_list() -> None:
     model = Annotated[tuple[Cat, ...], Field(min_length=1)]
     assert said([{"kind": "cat", "lives": "x"}], model=model).key == "0.lives"
     assert said([], model=model).what == "has too few entries"
@@ -123,5 +125,5 @@ def test_a_fault_inside_a_list_is_not_called_a_short_list():
         ("label", [], None),
     ],
 )
-def test_nearest(name, known, guess):
+def test_nearest(name: Any, known: Any, guess: Any) -> None:
     assert nearest(name, known) == guess

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fedgen.schema.columns import Boolean, Categorical, Integer
@@ -9,7 +11,7 @@ from fedgen.schema.layout import ImageLayout, TableLayout, layout_of
 from fedgen.schema.table import ImageSchema, TableSchema
 
 
-def test_layout_of_a_table():
+def test_layout_of_a_table() -> None:
     columns = (
         Integer(name="secret-name", min=0, max=9, nullable=True),
         Categorical(name="b", categories=("x", "y")),
@@ -21,19 +23,19 @@ def test_layout_of_a_table():
     assert "secret-name" not in repr(layout)
 
 
-def test_layout_of_images():
+def test_layout_of_images() -> None:
     layout = layout_of(ImageSchema(height=8, width=7, channels=3, max_value=16, classes=("a", "b")))
     assert layout == ImageLayout(height=8, width=7, channels=3, max_value=16, classes=2)
     assert (layout.pixels, layout.row_width, layout.label) == (168, 169, 168)
     assert layout.cardinalities == (17,) * 168 + (2,)
 
 
-def test_images_without_classes_have_no_label():
+def test_images_without_classes_have_no_label() -> None:
     layout = layout_of(ImageSchema(height=2, width=2))
     assert (layout.row_width, layout.label, layout.classes) == (4, None, None)
 
 
-def test_layout_agrees_with_its_schema():
+def test_layout_agrees_with_its_schema() -> None:
     for schema in (
         TableSchema(columns=(Boolean(name="a"),)),
         ImageSchema(height=2, width=2, classes=("x",)),
@@ -55,6 +57,6 @@ def test_layout_agrees_with_its_schema():
         lambda: ImageLayout(1, 1, 1, 0),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(make):
+def test_a_layout_that_cannot_be_is_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="must"):
         make()

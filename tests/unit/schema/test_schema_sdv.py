@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +12,9 @@ from fedgen.schema.columns import Boolean, Categorical, Continuous, Date, Intege
 from fedgen.schema.sdv import from_sdv, to_sdv
 from fedgen.schema.table import TableSchema
 from fedgen.schema.yamlsource import load_yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = TableSchema(
     columns=(
@@ -25,13 +29,13 @@ SCHEMA = TableSchema(
 )
 
 
-def columns(folder, draft):
+def columns(folder: Path, draft: Any) -> Any:
     path = folder / "draft.yaml"
     path.write_text(draft.text, encoding="utf-8")
     return load_yaml(path)[0]["columns"]
 
 
-def test_out_is_version_v1_and_without_the_subject():
+def test_out_is_version_v1_and_without_the_subject() -> None:
     assert to_sdv(SCHEMA, "visits") == {
         "METADATA_SPEC_VERSION": "V1",
         "relationships": [],
@@ -50,7 +54,7 @@ def test_out_is_version_v1_and_without_the_subject():
     }
 
 
-def test_what_went_out_comes_back(tmp_path):
+def test_what_went_out_comes_back(tmp_path: Path) -> None:
     found = columns(tmp_path, from_sdv(to_sdv(SCHEMA)))
     assert [(column["name"], column["type"]) for column in found] == [
         (c.name, c.type) for c in SCHEMA.columns
@@ -76,7 +80,7 @@ SDTYPES = [
 
 @pytest.mark.parametrize(("column", "kind"), SDTYPES)
 @pytest.mark.parametrize("version", ["V1", "SINGLE_TABLE_V1"])
-def test_each_sdtype(tmp_path, version, column, kind):
+def test_each_sdtype(tmp_path: Path, version: Any, column: Any, kind: Any) -> None:
     table = {"columns": {"x": column, "keep": {"sdtype": "boolean"}}, "primary_key": "x"}
     metadata = {"tables": {"t": table}} if version == "V1" else table
     draft = from_sdv({"METADATA_SPEC_VERSION": version, **metadata})
@@ -85,16 +89,19 @@ def test_each_sdtype(tmp_path, version, column, kind):
     assert ("# - name: x  # left out" in draft.text) is (kind is None)
 
 
-def test_a_foreign_date_format_is_remarked():
+def test_a_foreign_date_format_is_remarked() -> None:
     column = {"sdtype": "datetime", "datetime_format": "%d.%m.%Y"}
     draft = from_sdv({"METADATA_SPEC_VERSION": "SINGLE_TABLE_V1", "columns": {"x": column}})
     assert "write the source's dates as 2026-01-31" in draft.text
 
 
-def test_one_of_several_tables_is_named():
-    tables = {"a": {"columns": {"x": {"sdtype": "boolean"}}}, "b": {"columns": {"y": {"sdtype": "boolean"}}}}
+def test_one_of_several_tables_is_named() -> None:
+    tables = {
+        "a": {"columns": {"x": {"sdtype": "boolean"}}},
+        "b": {"columns": {"why": {"sdtype": "boolean"}}},
+    }
     metadata = {"METADATA_SPEC_VERSION": "V1", "tables": tables}
-    assert "- name: y" in from_sdv(metadata, table="b").text
+    assert "- name: why" in from_sdv(metadata, table="b").text
     with pytest.raises(ConfigError, match=r"name one of the tables \(a, b\)"):
         from_sdv(metadata)
 
@@ -112,6 +119,6 @@ def test_one_of_several_tables_is_named():
         ),
     ],
 )
-def test_other_metadata_is_refused(metadata, says):
+def test_other_metadata_is_refused(metadata: Any, says: Any) -> None:
     with pytest.raises(ConfigError, match=says):
         from_sdv(metadata)

@@ -1,0 +1,326 @@
+"""Check a ledger offline: the file, and at best a public key and a checkpoint that came from elsewhere.
+
+What each can show: the file alone shows every change that does not forge the key inside it; a pinned key shows a
+ledger begun anew by somebody else; a checkpoint kept elsewhere shows a file rolled back to an earlier, whole state.
+Nothing is repaired and nothing is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError
+from fedgen.ledger import _database as db
+from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint
+from fedgen.ledger.entries import (
+    GENESIS,
+    Entry,
+    Opened,
+    Recorded,
+    Reserved,
+    Settled,
+    entry_hash,
+    from_body,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from fedgen.crypto.keys import VerifyKey
+
+_PAGE: Final = 1000
+_NAMED_MAX: Final = 100
+_SHIFT_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        entries: Entries in the file.
+        problems: What contradicts an honest ledger, each named with its entry; empty if all is well. Names at most
+            a hundred and then counts.
+        warnings: What an honest ledger can show but a person should know, such as a clock that went backwards.
+        origin: Name of the ledger, or None if unreadable.
+        public_key: Key that signed it, hex, or None.
+        durable: Whether every entry reached the disk before it was acknowledged, or None.
+        head: Hash of the last entry, hex, or None.
+        unsettled: Reservations that no settlement follows: rounds that crashed or were refused after the charge.
+    """
+
+    entries: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    origin: str | None = None
+    public_key: str | None = None
+    durable: bool | None = None
+    head: str | None = None
+    unsettled: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing contradicts an honest ledger."""
+        return not self.problems
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is known after some entries."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    count: int = 0
+    opened: Opened | None = None
+    key: VerifyKey | None = None
+    prev: bytes = GENESIS
+    shift: int = 0  # how many entries are missing before this one, once renumbering was noticed
+    last_time: datetime | None = None
+    unsettled: dict[int, Reserved] = field(default_factory=dict)
+    hashes: dict[bytes, int] = field(default_factory=dict)
+
+
+def verify(
+    path: str | os.PathLike[str], key: VerifyKey | None = None, *, checkpoint: Checkpoint | None = None
+) -> Report:
+    """Return what a check of the ledger at ``path`` found; never raises for what is inside the file.
+
+    Guarantees:
+        - Names an entry that was altered, removed, reordered, or written without the key; a file that was
+          truncated, or lengthened behind its head; a first entry that is missing or of another key.
+        - An honest ledger, however it was interrupted, has no problems.
+        - Reads only: the file and its folder stay as they are unless a writer is at work.
+
+    Args:
+        path: The ledger, or a copy of it.
+        key: The key it must be signed with; without it the key inside the file is believed.
+        checkpoint: A checkpoint kept elsewhere, which the ledger must still contain.
+
+    Raises:
+        ConfigError: There is no such file.
+        OSError: The file cannot be read.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise ConfigError("no ledger here", where=place)
+    found = _Findings(key=key)
+    head: Any = None
+    try:
+        with db.translated(place):
+            connection = db.connect(place, "read")
+            try:
+                with connection.begin():
+                    _check_shape(found, connection)
+                    head = connection.execute(db.head_of).one_or_none()
+                    note = connection.execute(db.note_of).scalar()
+                    found.hashes = {row.hash: row.idx for row in connection.execute(db.all_hashes)}
+                    for row in _rows(connection):
+                        _check_row(found, row)
+            finally:
+                connection.close()
+    except IntegrityError as error:
+        found.problems.append(f"unreadable: {error.what}")
+        return _report(found)
+    _check_end(found, head, note)
+    if checkpoint is not None:
+        _check_promise(found, checkpoint)
+    return _report(found)
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[Recorded]:
+    """Yield the entries of a ledger without its key and without checking them; see :func:`verify`.
+
+    Raises:
+        ConfigError: There is no such file.
+        IntegrityError: The file is damaged (code ``ledger``).
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise ConfigError("no ledger here", where=place)
+    with db.translated(place):
+        connection = db.connect(place, "read")
+        try:
+            for row in _rows(connection):
+                entry, moment = from_body(row.body)
+                yield Recorded(row.idx, moment, row.hash, entry)
+        finally:
+            connection.close()
+
+
+def _rows(connection: Any) -> Iterator[Any]:
+    """Yield all rows in order of index, a page at a time."""
+    first = 0
+    while rows := connection.execute(db.rows_from, {"first": first, "most": _PAGE}).all():
+        yield from rows
+        first = rows[-1].idx + 1
+
+
+def _check_shape(found: _Findings, connection: Any) -> None:
+    """Refuse a file that is not two plain tables; a view could answer anything, or never."""
+    shape = db.shape(connection)
+    if not shape >= db.TABLES or not shape <= db.SHAPE:
+        raise IntegrityError("the file is not a ledger", code=Code.LEDGER)
+    if shape < db.SHAPE:
+        found.warnings.append("unguarded: triggers that refuse changes are missing from the file")
+
+
+def _check_row(found: _Findings, row: Any) -> None:
+    """Hold one row against the row before it, its own hash, its signature and its meaning."""
+    if not db.sound(row):
+        raise IntegrityError(f"entry {row.idx} has columns of another type", code=Code.LEDGER)
+    if row.idx != found.count:
+        found.problems.append(f"removed: entries {found.count} to {row.idx - 1} are missing")
+        found.count, found.shift = row.idx, 0
+    position = row.idx + found.shift
+    if not _chains(found, row, position):
+        position = _diagnose(found, row)
+    entry = _meaning(found, row)
+    if entry is not None:
+        _check_entry(found, row, entry, position)
+    if found.key is not None and not _signed(found.key, row):
+        found.problems.append(f"not signed: entry {row.idx} does not carry a signature of the ledger's key")
+    found.count, found.prev = row.idx + 1, row.hash
+
+
+def _chains(found: _Findings, row: Any, position: int) -> bool:
+    """Return whether the row follows the one before it and hashes to what it says."""
+    return bool(row.prev == found.prev and row.hash == entry_hash(row.prev, position, row.body))
+
+
+def _diagnose(found: _Findings, row: Any) -> int:
+    """Name what is wrong with a row that does not chain; return the position it was written at."""
+    if row.hash == entry_hash(found.prev, row.idx + found.shift, row.body):
+        found.problems.append(f"altered: the link of entry {row.idx} to the one before it was changed")
+        return int(row.idx + found.shift)
+    for position in range(max(0, row.idx - _SHIFT_MAX), row.idx + _SHIFT_MAX + 1):
+        if row.hash == entry_hash(row.prev, position, row.body):
+            return _displaced(found, row, position)
+    found.problems.append(f"altered: the contents of entry {row.idx} do not match its hash")
+    return int(row.idx + found.shift)
+
+
+def _displaced(found: _Findings, row: Any, position: int) -> int:
+    """Name why an intact row does not stand where it was written."""
+    if row.prev != found.prev and row.prev in found.hashes:
+        found.problems.append(
+            f"reordered: entry {row.idx} was written at {position}, after another entry than the one before it"
+        )
+    elif position > row.idx + found.shift:
+        missing = position - row.idx - found.shift
+        found.problems.append(
+            f"removed: {missing} before entry {row.idx} are missing and the rest was renumbered"
+        )
+        found.shift = position - row.idx
+    elif position == row.idx + found.shift:
+        found.problems.append(f"removed: what entry {row.idx} follows is missing or was altered")
+    else:
+        found.problems.append(f"reordered: entry {row.idx} was written at {position}")
+    return position
+
+
+def _signed(key: VerifyKey, row: Any) -> bool:
+    """Return whether ``key`` signed the hash the row carries."""
+    try:
+        key.verify(ENTRY_LABEL, row.hash, row.signature)
+    except (FedgenError, ValueError):
+        return False
+    return True
+
+
+def _meaning(found: _Findings, row: Any) -> Entry | None:
+    """Return the entry of a row, or name it as unreadable."""
+    try:
+        entry, time = from_body(row.body)
+    except IntegrityError as error:
+        found.problems.append(f"unreadable: entry {row.idx} is {error.what}")
+        return None
+    if found.last_time is not None and time < found.last_time:
+        found.warnings.append(f"clock: entry {row.idx} is dated before the one before it; order is by index")
+    found.last_time = time
+    return entry
+
+
+def _check_entry(found: _Findings, row: Any, entry: Entry, position: int) -> None:
+    """Hold an entry against the ones before it."""
+    if (position == 0) != isinstance(entry, Opened):
+        found.problems.append(
+            f"misplaced: entry {row.idx} is {entry.kind!r}; 'opened' stands first and only there"
+        )
+    if isinstance(entry, Opened):
+        _check_opened(found, entry)
+    elif isinstance(entry, Reserved):
+        found.unsettled[position] = entry
+    elif isinstance(entry, Settled) and found.unsettled.pop(entry.reservation, None) is None:
+        found.problems.append(f"unfounded: entry {row.idx} settles a reservation that is not open")
+
+
+def _check_opened(found: _Findings, entry: Opened) -> None:
+    """Take the ledger's own key, or hold it against the pinned one."""
+    from fedgen.crypto.keys import VerifyKey
+
+    found.opened = found.opened or entry
+    if found.key is None:
+        try:
+            found.key = VerifyKey(bytes.fromhex(entry.public_key))
+        except IntegrityError:
+            found.problems.append("unreadable: the ledger's public key is none")
+    elif found.key != VerifyKey(bytes.fromhex(entry.public_key)):
+        found.problems.append("another key: the ledger was begun with a key other than the pinned one")
+
+
+def _check_end(found: _Findings, head: Any, note: str | None) -> None:
+    """Hold the end of the file against what its head row promises."""
+    if found.opened is None:
+        found.problems.append("removed: the first entry, which names the ledger and its key, is missing")
+    if head is None:
+        found.problems.append("removed: the row that promises the head is missing")
+        return
+    if not db.sound(head):
+        found.problems.append("unreadable: the row that promises the head has columns of another type")
+    elif head.size > found.count:
+        found.problems.append(f"truncated: {head.size} entries are promised, {found.count} are there")
+    elif head.size < found.count:
+        found.problems.append(f"appended: {found.count} entries are there, {head.size} are promised")
+    elif head.head != found.prev:
+        found.problems.append("altered: the promised head is not the hash of the last entry")
+    if found.opened is not None and note != db.NOTES[found.opened.durable]:
+        found.problems.append("altered: the note on durability contradicts the first entry")
+
+
+def _check_promise(found: _Findings, checkpoint: Checkpoint) -> None:
+    """Hold the file against a checkpoint that was kept elsewhere."""
+    if found.key is not None:
+        try:
+            checkpoint.verify(found.key)
+        except FedgenError:
+            found.problems.append("not signed: the checkpoint does not carry a signature of the ledger's key")
+            return
+    if found.opened is not None and found.opened.origin != checkpoint.origin:
+        found.problems.append("another origin: the checkpoint belongs to another ledger")
+    elif checkpoint.size > found.count:
+        found.problems.append(
+            f"truncated: a checkpoint promises {checkpoint.size} entries, {found.count} are there"
+        )
+    elif found.hashes.get(checkpoint.head) != checkpoint.size - 1:
+        found.problems.append(f"rewritten: entry {checkpoint.size - 1} is not the one a checkpoint promises")
+
+
+def _report(found: _Findings) -> Report:
+    """Return the findings as a frozen report."""
+    problems = found.problems[:_NAMED_MAX]
+    if len(found.problems) > _NAMED_MAX:
+        problems.append(f"and {len(found.problems) - _NAMED_MAX} more")
+    return Report(
+        entries=found.count,
+        problems=tuple(problems),
+        warnings=tuple(found.warnings[:_NAMED_MAX]),
+        origin=found.opened.origin if found.opened else None,
+        public_key=found.opened.public_key if found.opened else None,
+        durable=found.opened.durable if found.opened else None,
+        head=found.prev.hex() if found.count else None,
+        unsettled=len(found.unsettled),
+    )
