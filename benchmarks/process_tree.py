@@ -108,10 +108,11 @@ def measure(
     cwd: str | Path | None = None,
     timeout_s: float = 600,
     interval_s: float = 0.2,
+    grace_s: float = 5,
 ) -> Usage:
     """Run ``command`` to its end and return what its tree used.
 
-    Daemons it leaves behind are given five seconds to go, then ended; their CPU counts.
+    Daemons it leaves behind are given a little time to go, then ended; their CPU counts.
 
     Args:
         command: Program and arguments.
@@ -119,6 +120,7 @@ def measure(
         cwd: Where to run it.
         timeout_s: The tree is killed after so many seconds, and the exit code is that of a kill.
         interval_s: Seconds between samples; one costs about a millisecond for a hundred processes.
+        grace_s: Seconds that daemons are given after the command's own exit.
     """
     with _adopting_orphans(), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         before = _children_cpu()
@@ -134,7 +136,7 @@ def measure(
         tree = _Tree(os.getpid())
         others = set(_descendants(os.getpid())) - {process.pid}
         wall = _watch(process, tree, started, timeout_s, interval_s)
-        _clear(tree, others, interval_s)
+        _clear(tree, others, interval_s, grace_s)
         reaped = _children_cpu() - before
         out.seek(0)
         err.seek(0)
@@ -178,9 +180,9 @@ def _watch(
     return time.perf_counter() - started
 
 
-def _clear(tree: _Tree, others: set[int], interval_s: float) -> None:
+def _clear(tree: _Tree, others: set[int], interval_s: float, grace_s: float) -> None:
     """Wait for what the command left behind, end what stays, and reap it all."""
-    deadline = time.perf_counter() + 5
+    deadline = time.perf_counter() + grace_s
     while True:
         tree.sample()
         left = [pid for pid in _descendants(os.getpid()) if pid not in others]
@@ -215,7 +217,7 @@ def _children_cpu() -> float:
 
 def _descendants(pid: int) -> dict[int, _Process]:
     """Return all descendants of a process that are there now, zombies too, by number."""
-    everyone = (int(name) for name in os.listdir(_PROC) if name.isdecimal())
+    everyone = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
     read = {number: process for number in everyone if (process := _stat(number)) is not None}
     children: dict[int, list[int]] = {}
     for number, process in read.items():

@@ -35,7 +35,8 @@ class VAE(nn.Module):
         hidden = self.encoder(x)
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         code = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-        return self.decoder(code), mean, log_variance
+        logits: Tensor = self.decoder(code)
+        return logits, mean, log_variance
 
 
 def negative_elbo(model: nn.Module, x: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ def negative_elbo(model: nn.Module, x: Tensor) -> Tensor:
     logits, mean, log_variance = model(x)
     pixels = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-    return (pixels + divergence).mean()
+    loss: Tensor = (pixels + divergence).mean()
+    return loss
 
 
 def _images() -> Tensor:

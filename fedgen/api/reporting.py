@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -110,15 +110,28 @@ def _about(study: ResolvedStudy, record: RunRecord) -> About:
 
 
 def _promises(record: RunRecord) -> tuple[Promise, ...]:
-    return tuple(
+    """Return the statements, the widest first; sites that spent alike share one, with their number as scope."""
+    alike: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for statement in record.privacy:
+        scope = str(statement["scope"])
+        key = (scope if not scope.startswith("site ") else "site", statement["epsilon"], statement["against"])
+        alike.setdefault(key, []).append(statement)
+    promises = [
         Promise(
-            sentence=str(statement["sentence"]),
-            scope=str(statement["scope"]),
-            proved=bool(statement["proved"]),
-            assumes=tuple(str(clause) for clause in statement["assumes"]),  # type: ignore[union-attr]
+            sentence=str(group[0]["sentence"]),
+            scope=_scope(group),
+            proved=bool(group[0]["proved"]),
+            assumes=tuple(str(clause) for clause in group[0]["assumes"]),
         )
-        for statement in record.privacy
-    )
+        for group in alike.values()
+    ]
+    return tuple(sorted(promises, key=lambda promise: promise.scope.startswith("site")))
+
+
+def _scope(group: list[dict[str, Any]]) -> str:
+    """Return whose statement it is, and how many more sites have the very same."""
+    scope = str(group[0]["scope"])
+    return scope if len(group) == 1 else f"{scope}; the same holds at {len(group) - 1} more sites"
 
 
 def _epsilon(lines: tuple[RoundLine, ...], record: RunRecord, plan: PrivacyPlan) -> tuple[Series, ...]:

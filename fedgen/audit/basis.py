@@ -62,14 +62,14 @@ class Share:
     of: int
 
 
-def share(hits: float, of: int) -> Share:
+def share(hits: int, of: int) -> Share:
     """Return ``hits / of`` with its Wilson 99 % interval.
 
     Guarantees:
         - ``0 <= low <= value <= high <= 1``.
 
     Args:
-        hits: Number of hits; a tie may count one half.
+        hits: Number of hits.
         of: Number of rows, at least one.
 
     Raises:

@@ -24,7 +24,10 @@ MAX_REFERENCE: Final = 50_000
 _BLOCK: Final = 2**21  # pairs held at once: 8 MiB of float32
 _MISSING: Final = 2.0  # at least one away from every position in [0, 1]
 
-Nearest = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_Z99: Final = 2.5758293035489004
+
+Nearest = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Queries and references to, for each query, the distance and the index of its nearest reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,23 @@ class Distances:
 
 
 @dataclass(frozen=True, slots=True)
+class Nearer:
+    """How many synthetic rows lie nearer to a training row than to a held-out row.
+
+    Attributes:
+        value: The share, with as many training as held-out rows to choose from.
+        chance_low: A generator that memorises nothing stays above this in 99 of 100 cases, and
+        chance_high: below this.
+        of: Synthetic rows looked at.
+    """
+
+    value: float
+    chance_low: float
+    chance_high: float
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Copies:
     """How near synthetic rows come to training rows, beside how near new people come.
 
@@ -55,8 +75,7 @@ class Copies:
         synthetic_to_training: Nearest training row of each synthetic row.
         holdout_to_training: The baseline: nearest training row of each held-out row.
         synthetic_to_holdout: Nearest held-out row of each synthetic row.
-        nearer_training: Share of synthetic rows nearer to a training row than to a held-out row, ties one
-            half, with as many training as held-out rows: one half when nothing was memorised.
+        nearer_training: Share of synthetic rows nearer to a training row than to a held-out row.
         equal_to_training: Share of synthetic rows equal to some training row in every column.
         holdout_equal_to_training: The same share for held-out rows: what chance alone gives.
         basis: Whose rows were read.
@@ -66,7 +85,7 @@ class Copies:
     synthetic_to_training: Distances
     holdout_to_training: Distances | None
     synthetic_to_holdout: Distances | None
-    nearer_training: Share | None
+    nearer_training: Nearer | None
     equal_to_training: Share
     holdout_equal_to_training: Share | None
     basis: Basis
@@ -76,7 +95,7 @@ def gower(axes: Sequence[Axis]) -> Nearest:
     """Return the nearest-neighbour search under Gower's distance on codes.
 
     Guarantees:
-        - Distances lie in [0, 1]; zero exactly when all codes are equal.
+        - Distances lie in [0, 1]; zero exactly when all codes are equal; the first of equally near rows is found.
         - Memory beyond the inputs is bounded by a few blocks of 8 MiB whatever the row counts.
 
     Edge cases:
@@ -92,15 +111,15 @@ def gower(axes: Sequence[Axis]) -> Nearest:
     Source: Gower (1971), "A general coefficient of similarity and some of its properties".
     """
 
-    def search(queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def search(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         q, r = _positions(queries, axes), _positions(reference, axes)
-        best = np.full(len(queries), np.inf, dtype=np.float32)
+        best, found = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
         for rows, columns in _blocks(len(queries), len(reference)):
             total = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=np.float32)
             for j, axis in enumerate(axes):
                 total += _column_distance(q[j][rows, None], r[j][None, columns], axis)
-            best[rows] = np.minimum(best[rows], total.min(axis=1))
-        return np.asarray(best, dtype=np.float64) / max(1, len(axes))
+            _keep(best, found, rows, columns, total)
+        return best / max(1, len(axes)), found
 
     return search
 
@@ -116,15 +135,14 @@ def euclidean(max_value: int) -> Nearest:
         max_value: The largest pixel value, at least one.
     """
 
-    def search(queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def search(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = max(1, queries.shape[1])
-        best = np.full(len(queries), np.inf)
+        best, found = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
         for rows, columns in _blocks(len(queries), len(reference), width=pixels):
             a, b = queries[rows].astype(np.float64), reference[columns].astype(np.float64)
             squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-            best[rows] = np.minimum(best[rows], squares.min(axis=1))
-        out: np.ndarray = np.sqrt(np.maximum(best, 0.0) / pixels) / max_value
-        return out
+            _keep(best, found, rows, columns, squares)
+        return np.sqrt(np.maximum(best, 0.0) / pixels) / max_value, found
 
     return search
 
@@ -143,7 +161,8 @@ def copies(
     Guarantees:
         - Shares of equal rows use every row; distances use at most ``MAX_QUERIES`` and ``MAX_REFERENCE``
           rows, drawn with ``seed``, and say how many.
-        - ``nearer_training`` compares references of the same size.
+        - ``nearer_training`` offers as many training as held-out rows, in random order so that ties are fair,
+          and its band is the one of a permutation of who was trained on.
 
     Edge cases:
         ==============  =============================================
@@ -162,38 +181,61 @@ def copies(
     rng = np.random.default_rng(seed)
     queries = synthetic[subset(len(synthetic), MAX_QUERIES, rng)]
     training = real[rng.permutation(subset(len(real), MAX_REFERENCE, rng))]
-    if holdout is None:
-        found = nearest(queries, training)
-        return Copies(
-            measure=measure,
-            synthetic_to_training=_distances("synthetic to training", found, len(training)),
-            holdout_to_training=None,
-            synthetic_to_holdout=None,
-            nearer_training=None,
-            equal_to_training=_equal(synthetic, real),
-            holdout_equal_to_training=None,
-            basis=Basis(
-                "synthetic rows against the training rows", private=False, sentence=TRAINING_SENTENCE
-            ),
-        )
-    size = min(len(training), len(holdout), MAX_REFERENCE)
-    others = holdout[subset(len(holdout), size, rng)]
-    to_matched, to_holdout = nearest(queries, training[:size]), nearest(queries, others)
-    to_training = to_matched
-    if size < len(training):
-        to_training = np.minimum(to_matched, nearest(queries, training[size:]))
-    newcomers = nearest(holdout[subset(len(holdout), MAX_QUERIES, rng)], training)
-    nearer = (to_matched < to_holdout).sum() + 0.5 * (to_matched == to_holdout).sum()
+    to_training, _ = nearest(queries, training)
+    baseline, to_holdout, nearer = None, None, None
+    if holdout is not None:
+        size = min(len(training), len(holdout), MAX_REFERENCE)
+        others = holdout[subset(len(holdout), size, rng)]
+        newcomers, _ = nearest(holdout[subset(len(holdout), MAX_QUERIES, rng)], training)
+        baseline = _distances("held-out to training", newcomers, len(training))
+        to_holdout = _distances("synthetic to held-out", nearest(queries, others)[0], size)
+        nearer = _nearer(queries, training[:size], others, nearest, rng)
     return Copies(
         measure=measure,
         synthetic_to_training=_distances("synthetic to training", to_training, len(training)),
-        holdout_to_training=_distances("held-out to training", newcomers, len(training)),
-        synthetic_to_holdout=_distances("synthetic to held-out", to_holdout, size),
-        nearer_training=share(float(nearer), len(queries)),
+        holdout_to_training=baseline,
+        synthetic_to_holdout=to_holdout,
+        nearer_training=nearer,
         equal_to_training=_equal(synthetic, real),
-        holdout_equal_to_training=_equal(holdout, real),
-        basis=Basis("synthetic, training and held-out rows", private=False, sentence=HELD_OUT_SENTENCE),
+        holdout_equal_to_training=None if holdout is None else _equal(holdout, real),
+        basis=Basis(
+            "synthetic rows against the training rows"
+            if holdout is None
+            else "synthetic, training and held-out rows",
+            private=False,
+            sentence=TRAINING_SENTENCE if holdout is None else HELD_OUT_SENTENCE,
+        ),
     )
+
+
+def _nearer(
+    queries: np.ndarray, training: np.ndarray, others: np.ndarray, nearest: Nearest, rng: np.random.Generator
+) -> Nearer:
+    """Return the share of queries whose nearest row is a training row, with the band chance alone gives.
+
+    If nothing was memorised, the two halves are exchangeable: any half of all rows could have been the training
+    rows. The share is a sum of the rows' weights (how many queries each is nearest to) over one half, and its
+    variance over random halves is known exactly.
+
+    Source: Cochran (1977), "Sampling Techniques", section 2.3 (a sum over a simple random sample).
+    """
+    total = 2 * len(training)
+    order = rng.permutation(total)
+    _, found = nearest(queries, np.concatenate([training, others])[order])
+    weights = np.bincount(order[found], minlength=total) / len(queries)
+    spread = float(((weights - weights.mean()) ** 2).sum())
+    band = _Z99 * np.sqrt(total / (4 * (total - 1)) * spread)
+    value = float(weights[: len(training)].sum())
+    return Nearer(value, max(0.0, 0.5 - float(band)), min(1.0, 0.5 + float(band)), len(queries))
+
+
+def _keep(best: np.ndarray, found: np.ndarray, rows: slice, columns: slice, distances: np.ndarray) -> None:
+    """Note the nearest reference of a block where it is nearer than those of earlier blocks."""
+    at = distances.argmin(axis=1)
+    near = distances[np.arange(len(at)), at]
+    nearer = near < best[rows]
+    best[rows] = np.where(nearer, near, best[rows])
+    found[rows] = np.where(nearer, at + columns.start, found[rows])
 
 
 def _positions(codes: np.ndarray, axes: Sequence[Axis]) -> list[np.ndarray]:
@@ -234,7 +276,7 @@ def _equal(rows: np.ndarray, reference: np.ndarray) -> Share:
     dtype = np.result_type(rows, reference)
     known = {row.tobytes() for row in np.ascontiguousarray(reference, dtype=dtype)}
     hits = sum(row.tobytes() in known for row in np.ascontiguousarray(rows, dtype=dtype))
-    return share(float(hits), len(rows))
+    return share(hits, len(rows))
 
 
 def _distances(compared: str, found: np.ndarray, reference: int) -> Distances:

@@ -54,14 +54,17 @@ def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
         if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
             raise
         return _fail(error, arguments)
-    except OSError as error:
-        return _fail(_from_os(error), arguments)
-    except Exception as error:
+    except Exception as error:  # a fault of the machine, or a defect: say so, and where to take it
         if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
             raise
-        hint = "run again with --debug, and add the output of `fedgen doctor` to a bug report"
-        return _fail(FedgenError(f"a defect in fedgen: {type(error).__name__}", hint=hint), arguments)
+        return _fail(_from_os(error) if isinstance(error, OSError) else _defect(error), arguments)
     return result if isinstance(result, int) else 0
+
+
+def _defect(error: Exception) -> FedgenError:
+    """Say that this is our fault, and what to send us."""
+    hint = "run again with --debug, and add the output of `fedgen doctor` to a bug report"
+    return FedgenError(f"a defect in fedgen: {type(error).__name__}", hint=hint)
 
 
 def _from_os(error: OSError) -> FedgenError:

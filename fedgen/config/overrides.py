@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.errors import ConfigError
 from fedgen.schema.lines import Key, dotted
-from fedgen.schema.yamlsource import _yaml
+from fedgen.schema.yamlsource import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +42,7 @@ def parse_override(text: str) -> Override:
     if match is None:
         raise ConfigError("is not of the form a.b=c", where=OVERRIDE, hint="such as training.rounds=20")
     try:
-        value, _lines = _yaml(match[2], Path(OVERRIDE))
+        value, _lines = parse_yaml(match[2], OVERRIDE)
     except ConfigError as error:
         raise ConfigError(
             error.what, where=OVERRIDE, key=match[1], hint="quote a value that holds YAML signs"

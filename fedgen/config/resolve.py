@@ -77,6 +77,14 @@ class ResolvedStudy(Frozen):
             raise ValueError("sample_rate must follow from the study and the roster")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ResolvedStudy) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(
+            self._hash
+        )  # a plan is cached by its study: ten thousand entries are not hashed each time
+
     @property
     def exchange(self) -> Literal["gradient", "update"]:
         """What travels from a site."""

@@ -124,9 +124,9 @@ def _reaches(table: EncodedTable, chosen: np.ndarray[Any, Any] | None, least: in
 
 def _take(codes: Codes, chosen: np.ndarray[Any, Any] | None) -> Codes:
     """Return the chosen rows, read-only."""
-    result: Any
+    result: Codes
     if chosen is None or len(chosen) == len(codes):
-        result = codes.view()
+        result = codes[:]
     elif isinstance(codes, np.memmap):
         growing = GrowingArray(codes.dtype, codes.shape[1:])
         for start in range(0, len(chosen), _CHUNK_ROWS):

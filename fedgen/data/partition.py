@@ -152,7 +152,7 @@ def declared_size(n: int) -> int:
     """
     if n < 0:
         raise ValueError(f"n must be at least zero, not {n}")
-    step = 10 ** max(len(str(n)) - 2, 0)
+    step: int = 10 ** max(len(str(n)) - 2, 0)
     return (n + step // 2) // step * step
 
 

@@ -15,7 +15,7 @@ from fedgen.data.source import Source, check_header
 from fedgen.errors import ConfigError, DataError, MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -116,10 +116,11 @@ class SqlSource(Source):
         import pyarrow as pa
 
         kinds = set(map(type, values)) - {type(None)}
-        for foreign, plain in ((Decimal, float), (UUID, str)):
+        foreigners: tuple[tuple[type, Callable[[Any], Any]], ...] = ((Decimal, float), (UUID, str))
+        for foreign, plain in foreigners:
             if foreign in kinds:
                 values = [plain(value) if type(value) is foreign else value for value in values]
-                kinds = kinds - {foreign} | {plain}
+                kinds = set(map(type, values)) - {type(None)}
         what = None
         if strange := kinds - _KINDS:
             what = f"values of type {min(kind.__name__ for kind in strange)} cannot be read"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedgen.dpsgd.layers import Layer
 from fedgen.dpsgd.terms import over_positions
@@ -21,7 +21,7 @@ class Convolution(Layer):
         super().__init__(name, module)
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             raise self.refusal("pads in a way that has no rule", "give padding as a number, of zeros")
-        self._call = F.conv2d if isinstance(module, nn.Conv2d) else F.conv1d
+        self._call = functional.conv2d if isinstance(module, nn.Conv2d) else functional.conv1d
         self._how = _patches(module)
 
     def run(self, x: Tensor) -> Tensor:
@@ -34,12 +34,12 @@ class Convolution(Layer):
         image = x if x.dim() == 4 else x.unsqueeze(2)  # noqa: PLR2004 - a line is an image of height one
         g = g.flatten(2)
         bias = None if self.bias is None else g.sum(2)
-        return over_positions(g, F.unfold(image, **self._how), bias=bias, groups=self.module.groups)
-
+        return over_positions(g, functional.unfold(image, **self._how), bias=bias, groups=self.module.groups)
 
     def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
-        return self.weight.numel() + self.weight[0].numel() * self.module.groups * g[0, 0].numel()
+        groups: int = self.module.groups
+        return self.weight.numel() + self.weight[0].numel() * groups * g[0, 0].numel()
 
 
 class TransposedConvolution(Layer):
@@ -55,17 +55,19 @@ class TransposedConvolution(Layer):
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
         m = self.module
         how = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
-        return F.conv_transpose2d(x, self.weight, self.bias, *how)
+        return functional.conv_transpose2d(x, self.weight, self.bias, *how)
 
     def measure(self, x: Tensor, g: Tensor) -> tuple[Tensor, Term]:
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
         bias = None if self.bias is None else g.flatten(2).sum(2)
-        return over_positions(x.flatten(2), F.unfold(g, **self._how), bias=bias, groups=self.module.groups)
-
+        return over_positions(
+            x.flatten(2), functional.unfold(g, **self._how), bias=bias, groups=self.module.groups
+        )
 
     def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
-        return self.weight.numel() + self.weight[0].numel() * self.module.groups * x[0, 0].numel()
+        groups: int = self.module.groups
+        return self.weight.numel() + self.weight[0].numel() * groups * x[0, 0].numel()
 
 
 def _patches(module: Any) -> dict[str, tuple[int, int]]:

@@ -45,7 +45,17 @@ class FlatParameters:
         gradient: A buffer of the same shape, zeros at first, for whoever drives the steps.
     """
 
-    __slots__ = ("_addresses", "_parameters", "_sizes", "gradient", "module", "names", "shapes", "size", "vector")
+    __slots__ = (
+        "_addresses",
+        "_parameters",
+        "_sizes",
+        "gradient",
+        "module",
+        "names",
+        "shapes",
+        "size",
+        "vector",
+    )
 
     def __init__(self, module: nn.Module) -> None:
         named = _distinct_parameters(module)

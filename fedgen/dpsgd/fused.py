@@ -102,7 +102,7 @@ class FusedEngine:
                 used = self._used(count)
                 if not self._proved:
                     self._prove(losses, used)
-                gradients = torch.autograd.grad(losses.sum(), [y for _, _, y in used], allow_unused=True)
+                gradients = _gradients(losses, [y for _, _, y in used])
             passed = [(k, x, g) for (k, x, _), g in zip(used, gradients, strict=True) if g is not None]
             with torch.no_grad():
                 return self._add_(out, losses.detach(), passed)
@@ -121,7 +121,7 @@ class FusedEngine:
             if not y.requires_grad:
                 y.requires_grad_()  # the graph begins at the first layer: parameters take no gradient
             if not self._proved:
-                y.register_hook(self._early.append)
+                y.register_hook(self._early.append)  # type: ignore[no-untyped-call] # torch leaves it untyped
             tape[k] = (x, y, x._version, y._version)  # noqa: SLF001 - how autograd itself notices changes in place
             return y
 
@@ -130,7 +130,8 @@ class FusedEngine:
     def _run(self, loss: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """Call the loss with the rules in place of the layers' own forwards."""
         for layer, recorder in zip(self._layers, self._recorders, strict=True):
-            layer.module.__dict__["forward"] = recorder  # nn.Module.__setattr__ is slow and has nothing to add
+            # Straight into the instance: nn.Module.__setattr__ is slow and has nothing to add.
+            layer.module.__dict__["forward"] = recorder
         try:
             return loss(rows)
         finally:
@@ -162,16 +163,21 @@ class FusedEngine:
         if self._early:
             raise ConfigError("the loss takes gradients itself", hint="use a loss without a gradient penalty")
         half = len(losses) // 2
-        targets = [y for _, _, y in used] + [p for p in self.flat.parameters if p.requires_grad]
-        found = torch.autograd.grad(losses[:half].sum(), targets, retain_graph=True, allow_unused=True)
+        named = [
+            (name, p)
+            for name, p in zip(self.flat.names, self.flat.parameters, strict=True)
+            if p.requires_grad
+        ]
+        targets = [y for _, _, y in used] + [p for _, p in named]
+        found = _gradients(losses[:half], targets, keep=True)
         for (k, _, _), g in zip(used, found, strict=False):
             if g is not None and bool(((g[half:] != 0) & ~g[half:].isnan()).any()):
                 raise self._layers[k].refusal(
-                    "lets the loss of one row depend on another", "compute each row's loss from that row alone"
+                    "lets the loss of a row depend on another", "compute each row's loss from that row alone"
                 )
-        for name, g in zip(self.flat.names, found[len(used) :], strict=False):
+        for (name, _), g in zip(named, found[len(used) :], strict=True):
             if g is not None:
-                raise ConfigError(f"parameter {name!r} is used outside of its layer", hint="call the layer instead")
+                raise ConfigError(f"parameter {name!r} is used outside of its layer", hint="call the layer")
         self._proved = half > 0
 
     def _measure(self, passed: Sequence[_Passed]) -> tuple[Tensor, list[Term]]:
@@ -239,6 +245,11 @@ class FusedEngine:
             self._out = out
 
 
+def _gradients(losses: Tensor, targets: list[Tensor], *, keep: bool = False) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the summed losses, None where there is none."""
+    return torch.autograd.grad(losses.sum(), targets, retain_graph=keep, allow_unused=True)
+
+
 def _only(rows: Tensor, good: Tensor) -> Tensor:
     """Return ``rows`` with zeros where ``good`` is false: zero times a NaN would still be a NaN."""
     if not rows.is_floating_point():
@@ -264,5 +275,7 @@ def _layers(module: nn.Module) -> Iterator[Layer]:
             continue
         rule = RULES.get(type(layer))
         if rule is None or not own <= {"weight", "bias"} or "forward" in layer.__dict__:
-            raise ConfigError(f"{what} has no clipping rule", hint=f"use unmodified {known}, or engine: opacus")
+            raise ConfigError(
+                f"{what} has no clipping rule", hint=f"use unmodified {known}, or engine: opacus"
+            )
         yield rule(name, layer)

@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from fedgen.dpsgd.terms import Formed, Outer, Scattered, over_positions
 from fedgen.errors import ConfigError
@@ -65,7 +65,7 @@ class Dense(Layer):
 
     def run(self, x: Tensor) -> Tensor:
         """See :class:`Layer`."""
-        return F.linear(x, self.weight, self.bias)
+        return functional.linear(x, self.weight, self.bias)
 
     def measure(self, x: Tensor, g: Tensor) -> tuple[Tensor | None, Term]:
         """See :class:`Layer`."""
@@ -73,7 +73,6 @@ class Dense(Layer):
             return None, Outer(g, x)
         g, x = g.flatten(1, -2).transpose(1, 2), x.flatten(1, -2).transpose(1, 2)
         return over_positions(g, x, bias=None if self.bias is None else g.sum(2))
-
 
     def scratch(self, x: Tensor, g: Tensor) -> int:
         """See :class:`Layer`."""
@@ -87,11 +86,11 @@ class LayerNormalization(Layer):
         """See :class:`Layer`."""
         if x.dim() <= len(self.module.normalized_shape):
             raise self.refusal("would normalise across rows", "give it a batch dimension of its own")
-        return F.layer_norm(x, self.module.normalized_shape, self.weight, self.bias, self.module.eps)
+        return functional.layer_norm(x, self.module.normalized_shape, self.weight, self.bias, self.module.eps)
 
     def measure(self, x: Tensor, g: Tensor) -> tuple[Tensor, Term]:
         """See :class:`Layer`."""
-        normal = F.layer_norm(x, self.module.normalized_shape, None, None, self.module.eps)
+        normal = functional.layer_norm(x, self.module.normalized_shape, None, None, self.module.eps)
         shape = (len(x), -1, self.weight.numel())
         weight = (g * normal).reshape(shape).sum(1)
         bias = None if self.bias is None else g.reshape(shape).sum(1)
@@ -103,11 +102,11 @@ class GroupNormalization(Layer):
 
     def run(self, x: Tensor) -> Tensor:
         """See :class:`Layer`."""
-        return F.group_norm(x, self.module.num_groups, self.weight, self.bias, self.module.eps)
+        return functional.group_norm(x, self.module.num_groups, self.weight, self.bias, self.module.eps)
 
     def measure(self, x: Tensor, g: Tensor) -> tuple[Tensor, Term]:
         """See :class:`Layer`."""
-        normal = F.group_norm(x, self.module.num_groups, None, None, self.module.eps)
+        normal = functional.group_norm(x, self.module.num_groups, None, None, self.module.eps)
         shape = (len(x), self.weight.numel(), -1)
         weight = (g * normal).reshape(shape).sum(2)
         bias = None if self.bias is None else g.reshape(shape).sum(2)
@@ -128,7 +127,7 @@ class Lookup(Layer):
 
     def run(self, x: Tensor) -> Tensor:
         """See :class:`Layer`."""
-        return F.embedding(x, self.weight)
+        return functional.embedding(x, self.weight)
 
     def measure(self, x: Tensor, g: Tensor) -> tuple[Tensor, Term]:
         """See :class:`Layer`."""

@@ -96,7 +96,7 @@ class NoiseSource:
     def uniforms(self, n: int) -> NDArray[np.float64]:
         """Return ``n`` independent uniforms on {1, ..., 2^53} / 2^53, so that ``P(U <= p)`` is ``p`` within 2^-53."""
         words = np.empty(n, np.uint64)
-        self.stream.fill(words)
+        self.stream.fill(words.data)
         return ((words >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
     def generator(self) -> torch.Generator:
@@ -138,7 +138,9 @@ class NoiseSource:
             second = numbers[half + start : half + start + len(first)]
             self._pairs(first, second, std, keep=keep)
 
-    def _pairs(self, first: NDArray[np.float32], second: NDArray[np.float32], std: float, *, keep: bool) -> None:
+    def _pairs(
+        self, first: NDArray[np.float32], second: NDArray[np.float32], std: float, *, keep: bool
+    ) -> None:
         """Fill one block: cosines into ``first``, sines of the same angles into ``second``, at most one shorter.
 
         No transcendental function works in place: NumPy's vector loops do not take that path.
@@ -146,7 +148,7 @@ class NoiseSource:
         n = len(first)
         words = self._words[: 2 * n]
         a, b, c = self._floats[:, :n]
-        self.stream.fill(words)
+        self.stream.fill(words.data)
         self._log_uniforms(words[:n], a, b)
         np.multiply(b, np.float32(-2.0 * std * std), out=b)
         np.sqrt(b, out=c)  # the radius

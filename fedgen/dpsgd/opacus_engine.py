@@ -87,7 +87,8 @@ class OpacusEngine:
             return GradSampleHooks(self.module, loss_reduction="sum", strict=True)
         except NotImplementedError as error:
             raise ConfigError(
-                "Opacus has no per-row gradients for a layer that keeps buffers", hint="use GroupNorm or LayerNorm"
+                "Opacus has no per-row gradients for a layer that keeps buffers",
+                hint="use GroupNorm or LayerNorm",
             ) from error
 
     def _sample(self, k: int, count: int) -> Tensor | None:

@@ -26,7 +26,9 @@ NORM_ERROR: Final = 2.0**-18
 GRAM_POSITIONS: Final = 32
 """Above this many positions Gram matrices lose too many digits to cancellation; the gradient is formed instead."""
 
-_RUN: Final = 1024  # `vector_norm` adds up without correction: up to 1e-9 of relative error per item of a constant row
+_RUN: Final = (
+    1024  # `vector_norm` adds up without correction: up to 1e-9 of relative error per item of a constant row
+)
 _LOST: Final = 2.0**-125  # the most a float32 square loses to underflow
 _GRAM_ERROR: Final = 2.0**-22  # rounding in a Gram sum, as a share of (Σ_t ‖g_t‖‖u_t‖)²
 _GRAM_TRUST: Final = 2.0**-6  # a sum below this share of that has cancelled: form the gradient of such a row
@@ -41,9 +43,10 @@ class Term(Protocol):
 
 def squared_norms(rows: Tensor) -> Tensor:
     """Return ``‖row‖²`` of a matrix, to about one part in a million whatever the numbers are."""
-    if rows.shape[1] <= _RUN:
-        return torch.linalg.vector_norm(rows, dim=1).square_()
-    return rows.square().sum(1)  # adds pairwise
+    if rows.shape[1] > _RUN:
+        return rows.square().sum(1)  # adds pairwise
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.square_()
 
 
 @dataclass(slots=True)
@@ -75,9 +78,10 @@ def outer_norms(terms: Sequence[Outer], ones: Tensor) -> Tensor:
 
 def _norms(rows: Tensor) -> Tensor:
     """Return ``‖row‖`` of a matrix; see :func:`squared_norms`."""
-    if rows.shape[1] <= _RUN:
-        return torch.linalg.vector_norm(rows, dim=1)
-    return rows.square().sum(1).sqrt_()
+    if rows.shape[1] > _RUN:
+        return rows.square().sum(1).sqrt_()
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 @dataclass(slots=True)

@@ -79,7 +79,18 @@ class AdversarialModel(GenerativeModel):
         """Return the critic's mean loss on ``n`` fakes, a scalar; no gradient reaches the generator."""
         with torch.no_grad():
             fakes = self.fakes(n, generator)
-        return functional.softplus(self.private(fakes)).mean()
+        return self.fake_loss(fakes).mean()
+
+    def fake_loss(self, fakes: Tensor) -> Tensor:
+        """Return the critic's loss on each fake, shape ``(n,)``, for whoever clips fakes as real rows are
+        clipped.
+
+        Clipping bounds the real half of the critic's gradient; left unclipped, the fake half outweighs it.
+
+        Args:
+            fakes: From :meth:`fakes`, detached, shape ``(n, features)``.
+        """
+        return functional.softplus(self.private(fakes))
 
     def public_loss(self, n: int, generator: Generator) -> Tensor:
         """Return the generator's non-saturating loss on ``n`` fakes, a scalar."""

@@ -99,7 +99,10 @@ def first_interval(merged: Merged, relation: Relation) -> float:
     """
     variance = sum(_variance(event, count, relation) for event, count in merged)
     steps = sum(_steps(event, count) for event, count in merged)
-    return 2.0 ** math.floor(math.log2(math.sqrt(variance / steps) / 4))
+    # And a sixty-fourth of the whole loss: where few steps have losses at single points, as Laplace has at its
+    # two ends, the grid moves those up by as much as its width.
+    width = min(math.sqrt(variance / steps) / 4, math.sqrt(variance) / 64)
+    return 2.0 ** math.floor(math.log2(width))
 
 
 def affordable(merged: Merged, interval: float, relation: Relation) -> bool:

@@ -129,10 +129,10 @@ def verdict(dcr: Copies) -> tuple[bool, str]:
         alarming = equal.low > chance.high
     if nearer is not None:
         said.append(
-            f"{words.percent(nearer.value)} lie nearer to a training row than to a held-out row "
-            f"({words.percent(nearer.low)} to {words.percent(nearer.high)}); without memorising it is 50\u00a0%."
+            f"{words.percent(nearer.value)} lie nearer to a training row than to a held-out row; chance alone "
+            f"gives {words.percent(nearer.chance_low)} to {words.percent(nearer.chance_high)}."
         )
-        alarming = alarming or nearer.low > 0.5  # noqa: PLR2004 - one half is chance
+        alarming = alarming or nearer.value > nearer.chance_high
     if chance is None:
         said.append("Without held-out rows there is nothing to compare this with.")
     elif alarming:

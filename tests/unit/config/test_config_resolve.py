@@ -104,6 +104,19 @@ def test_any_change_of_content_is_another_study(change: dict[str, Any]) -> None:
     assert resolved(**change).study_hash != resolved().study_hash
 
 
+def test_equal_studies_are_equal_and_hash_alike_whoever_made_them() -> None:
+    one, same, other = (
+        resolved(),
+        ResolvedStudy.model_validate(resolved().to_json()),
+        resolved((100, 200, 310)),
+    )
+    assert one == same
+    assert one is not same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != one.canonical()
+
+
 def test_the_hash_is_that_of_the_text() -> None:
     done = resolved()
     assert done.study_hash == sha256_hex(done.canonical().encode())
