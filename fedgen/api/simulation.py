@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,7 @@ from fedgen.runs.journal import RoundLine, append_round
 from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fedgen.api.results import Session
     from fedgen.api.run import Run
@@ -248,5 +249,20 @@ def _carry(
         return
     from fedgen.flower.simulate import run_in_process
 
-    workers = min(count, os.cpu_count() or 1)
-    run_in_process(server_app(loop), client_app(sites.door), count, workers)
+    cores = os.cpu_count() or 1
+    workers = min(count, cores)
+    with _torch_threads(max(1, cores // workers)):
+        run_in_process(server_app(loop), client_app(sites.door), count, workers)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Give each site's thread its share of the cores: two pools of spinning threads cost ten times the work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

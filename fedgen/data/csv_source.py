@@ -111,8 +111,7 @@ class CsvSource(Source):
         ragged: list[Any] = []
         with self._open() as stream:
             try:
-                for batch in self._reader(stream, columns, ragged):
-                    yield batch.select(columns)
+                yield from self._reader(stream, columns, ragged)
             except (pa.ArrowException, OSError) as error:
                 text = str(error)
             else:

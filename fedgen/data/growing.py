@@ -118,7 +118,7 @@ class GrowingTexts:
 
     Guarantees:
         - Values are kept byte for byte.
-        - The width is a power of two from eight on, so that it grows rarely.
+        - The width is a multiple of eight, so that it grows rarely.
 
     Args:
         spill_bytes: As in :class:`GrowingArray`.
@@ -131,7 +131,7 @@ class GrowingTexts:
     def append(self, block: npt.NDArray[np.bytes_]) -> None:
         """Add values, shape ``(n,)``, of any width."""
         if block.dtype.itemsize > self._rows.dtype.itemsize:
-            self._widen(1 << (block.dtype.itemsize - 1).bit_length())
+            self._widen(-(-block.dtype.itemsize // 8) * 8)
         self._rows.append(block)
 
     def finish(self) -> npt.NDArray[np.bytes_]:

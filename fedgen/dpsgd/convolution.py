@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedgen.dpsgd.layers import Layer
-from fedgen.dpsgd.terms import over_positions
+from fedgen.dpsgd.terms import over_positions, scratch_over_positions
 
 if TYPE_CHECKING:
     from fedgen.dpsgd.terms import Term
@@ -38,8 +38,8 @@ class Convolution(Layer):
 
     def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
-        groups: int = self.module.groups
-        return self.weight.numel() + self.weight[0].numel() * groups * g[0, 0].numel()
+        width, positions = self.weight[0].numel(), g[0, 0].numel()
+        return scratch_over_positions(len(self.weight), width, positions, groups=self.module.groups)
 
 
 class TransposedConvolution(Layer):
@@ -66,8 +66,8 @@ class TransposedConvolution(Layer):
 
     def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
         """See :class:`~fedgen.dpsgd.layers.Layer`."""
-        groups: int = self.module.groups
-        return self.weight.numel() + self.weight[0].numel() * groups * x[0, 0].numel()
+        width, positions = self.weight[0].numel(), x[0, 0].numel()
+        return scratch_over_positions(len(self.weight), width, positions, groups=self.module.groups)
 
 
 def _patches(module: Any) -> dict[str, tuple[int, int]]:

@@ -270,6 +270,8 @@ def _layers(module: nn.Module) -> Iterator[Layer]:
         what = f"layer {name!r} ({type(layer).__name__})"
         if isinstance(layer, _MIXES_ROWS) or getattr(layer, "track_running_stats", False):
             raise ConfigError(f"{what} mixes the rows of a batch", hint="use GroupNorm or LayerNorm")
+        if getattr(layer, "inplace", False):
+            raise ConfigError(f"{what} changes what a layer returned", hint="use inplace=False")
         own = {key for key, _ in layer.named_parameters(recurse=False)}
         if not own:
             continue

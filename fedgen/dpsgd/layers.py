@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedgen.dpsgd.terms import Formed, Outer, Scattered, over_positions
+from fedgen.dpsgd.terms import Formed, Outer, Scattered, over_positions, scratch_over_positions
 from fedgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ class Dense(Layer):
         g, x = g.flatten(1, -2).transpose(1, 2), x.flatten(1, -2).transpose(1, 2)
         return over_positions(g, x, bias=None if self.bias is None else g.sum(2))
 
-    def scratch(self, x: Tensor, g: Tensor) -> int:
+    def scratch(self, x: Tensor, g: Tensor) -> int:  # noqa: ARG002 - the signature is the base's
         """See :class:`Layer`."""
-        return 0 if x.dim() == 2 else self.weight.numel() + x[0].numel() + g[0].numel()  # noqa: PLR2004 - as above
+        if x.dim() == 2:  # noqa: PLR2004 - as in measure
+            return 0
+        outs, width = self.weight.shape
+        return scratch_over_positions(outs, width, x[0].numel() // width)
 
 
 class LayerNormalization(Layer):

@@ -14,6 +14,7 @@ privacy" (2012).
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -33,6 +34,9 @@ _HALF_TURN: Final = np.float32(math.pi * 2.0**-31)
 _STD_RANGE: Final = (2.0**-100, 2.0**100)  # within it no normal is lost to underflow or infinity in float32
 
 
+_scratch = threading.local()
+
+
 class NoiseSource:
     """Noise for one site or one coordinator, from a key of its own.
 
@@ -49,12 +53,10 @@ class NoiseSource:
         stream: Where the bytes come from; owned by this source from now on.
     """
 
-    __slots__ = ("_floats", "_words", "stream")
+    __slots__ = ("stream",)
 
     def __init__(self, stream: KeyStream) -> None:
         self.stream = stream
-        self._words = np.empty(0, np.uint32)
-        self._floats = np.empty((3, 0), np.float32)
 
     @classmethod
     def secure(cls) -> Self:
@@ -132,7 +134,7 @@ class NoiseSource:
             return
         numbers: NDArray[np.float32] = out.numpy()
         half = (len(numbers) + 1) // 2
-        self._reserve(min(half, _BLOCK))
+        _reserve(min(half, _BLOCK))
         for start in range(0, half, _BLOCK):
             first = numbers[start : min(start + _BLOCK, half)]
             second = numbers[half + start : half + start + len(first)]
@@ -146,8 +148,8 @@ class NoiseSource:
         No transcendental function works in place: NumPy's vector loops do not take that path.
         """
         n = len(first)
-        words = self._words[: 2 * n]
-        a, b, c = self._floats[:, :n]
+        words = _scratch.words[: 2 * n]
+        a, b, c = _scratch.floats[:, :n]
         self.stream.fill(words.data)
         self._log_uniforms(words[:n], a, b)
         np.multiply(b, np.float32(-2.0 * std * std), out=b)
@@ -176,11 +178,13 @@ class NoiseSource:
             more = np.frombuffer(self.stream.bytes(4 * len(edge)), np.uint32)
             out[edge] = _fine_log(words[edge] - _EDGE, more)
 
-    def _reserve(self, pairs: int) -> None:
-        """Make room for a block, once."""
-        if self._floats.shape[1] < pairs:
-            self._words = np.empty(2 * pairs, np.uint32)
-            self._floats = np.empty((3, pairs), np.float32)
+
+def _reserve(pairs: int) -> None:
+    """Make room for a block, once for each thread: a process with a thousand sites has two threads."""
+    if getattr(_scratch, "pairs", 0) < pairs:
+        _scratch.pairs = pairs
+        _scratch.words = np.empty(2 * pairs, np.uint32)
+        _scratch.floats = np.empty((3, pairs), np.float32)
 
 
 def _fine_log(high: NDArray[np.uint32], low: NDArray[np.uint32]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from fedgen.dpsgd.engine import Clipped, check_clip, check_losses, check_out, check_owner
 from fedgen.dpsgd.terms import NORM_ERROR, squared_norms
@@ -18,7 +19,7 @@ from fedgen.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fedgen.dpsgd.flat import FlatParameters
 
@@ -32,8 +33,9 @@ class OpacusEngine:
 
     Edge cases:
         - Memory grows with rows times parameters.
-        - What Opacus accepts is accepted, which is more than the fused engine has rules for; a module in eval mode
-          is refused, for Opacus would silently record nothing.
+        - What Opacus accepts is accepted, which is more than the fused engine has rules for; but a module in eval
+          mode is refused, for Opacus would record nothing, and so are layers for which Opacus 1.6 is known to differ
+          from torch.
 
     Args:
         flat: The parameters.
@@ -51,7 +53,8 @@ class OpacusEngine:
         self.flat = flat
         self.module = module
         self.clip = clip
-        self._attach().cleanup()
+        _refuse_known_faults(module)
+        self._detach(self._attach())
 
     def clipped_sum_(self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor) -> Clipped:
         """See :meth:`fedgen.dpsgd.engine.Engine.clipped_sum_`."""
@@ -73,7 +76,7 @@ class OpacusEngine:
                 _backward(losses.sum())
             samples = [self._sample(k, count) for k in range(len(held))]
         finally:
-            hooks.cleanup()
+            self._detach(hooks)
             for parameter, gradient in zip(self.flat.parameters, held, strict=True):
                 parameter.grad = gradient
         with torch.no_grad():
@@ -90,6 +93,13 @@ class OpacusEngine:
                 "Opacus has no per-row gradients for a layer that keeps buffers",
                 hint="use GroupNorm or LayerNorm",
             ) from error
+
+    def _detach(self, hooks: Any) -> None:
+        """Remove the hooks and what they leave on layers, which an interrupted call would hand to the next."""
+        hooks.cleanup()
+        for layer in self.module.modules():
+            for left in ("activations", "max_batch_len"):
+                layer.__dict__.pop(left, None)
 
     def _sample(self, k: int, count: int) -> Tensor | None:
         """Return the per-row gradients of parameter ``k`` as a matrix, or None if no gradient reached it."""
@@ -116,6 +126,22 @@ class OpacusEngine:
             if sample is not None:
                 view.view(-1).addmv_(torch.where(good.unsqueeze(1), sample, 0.0).t(), c)
         return Clipped(len(losses), len(losses) - int(good.sum()))
+
+
+def _refuse_known_faults(module: nn.Module) -> None:
+    """Raise ``ConfigError`` for a layer whose per-row gradients in Opacus 1.6 are not those of torch."""
+    for name, layer in module.named_modules():
+        fault = None
+        if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+            fault = "has a padding_idx, to which Opacus gives a gradient all the same"
+        elif (
+            isinstance(layer, nn.LayerNorm)
+            and layer.elementwise_affine
+            and getattr(layer, "bias", None) is None
+        ):
+            fault = "has no bias, which Opacus takes for granted"
+        if fault:
+            raise ConfigError(f"layer {name!r} ({type(layer).__name__}) {fault}", hint="use engine: fused")
 
 
 def _backward(total: Tensor) -> None:

@@ -103,7 +103,7 @@ class Formed:
         """See :class:`Term`."""
         weight.view(-1).addmv_(self.weight.flatten(1).t(), c)
         if bias is not None and self.bias is not None:
-            bias.addmv_(self.bias.t(), c)
+            bias.view(-1).addmv_(self.bias.t(), c)
 
 
 @dataclass(slots=True)
@@ -137,7 +137,7 @@ class Factored:
         scaled = (self.g * c.view(-1, 1, 1)).transpose(0, 1).flatten(1)
         weight.view(len(scaled), -1).addmm_(scaled, self.u.transpose(1, 2).flatten(0, 1))
         if bias is not None and self.bias is not None:
-            bias.addmv_(self.bias.t(), c)
+            bias.view(-1).addmv_(self.bias.t(), c)
 
 
 @dataclass(slots=True)
@@ -173,9 +173,20 @@ def over_positions(g: Tensor, u: Tensor, *, bias: Tensor | None, groups: int = 1
     """
     rows, outs, positions = g.shape
     width = u.shape[1] // groups
-    if groups == 1 and positions <= GRAM_POSITIONS and 2 * positions**2 < outs * width:
+    if _by_gram(outs, width, positions, groups):
         return Factored.measured(g, u, bias)
     left = g.reshape(rows * groups, outs // groups, positions)
     right = u.reshape(rows * groups, width, positions)
     formed = torch.bmm(left, right.transpose(1, 2)).view(rows, outs, width)
     return Formed.measured(formed, bias)
+
+
+def scratch_over_positions(outs: int, width: int, positions: int, *, groups: int = 1) -> int:
+    """Return how many floats per row :func:`over_positions` works with, patches included."""
+    own = 2 * positions**2 if _by_gram(outs, width, positions, groups) else outs * width
+    return own + (outs + width * groups) * positions
+
+
+def _by_gram(outs: int, width: int, positions: int, groups: int) -> bool:
+    """Return whether Gram matrices of the positions are exact enough and smaller than the gradient."""
+    return groups == 1 and positions <= GRAM_POSITIONS and 2 * positions**2 < outs * width

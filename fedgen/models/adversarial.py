@@ -82,8 +82,7 @@ class AdversarialModel(GenerativeModel):
         return self.fake_loss(fakes).mean()
 
     def fake_loss(self, fakes: Tensor) -> Tensor:
-        """Return the critic's loss on each fake, shape ``(n,)``, for whoever clips fakes as real rows are
-        clipped.
+        """Return the critic's loss on each fake, shape ``(n,)``, so that fakes can be clipped like rows.
 
         Clipping bounds the real half of the critic's gradient; left unclipped, the fake half outweighs it.
 

@@ -52,7 +52,7 @@ class ModelOptions(BaseModel):
 
 _DEFAULTS: Final[dict[ModelName, dict[str, Any]]] = {
     "tabular-vae": {"latent": 16, "hidden": (64,), "beta": 1.0, "decoder": "autoregressive"},
-    "tabular-gan": {"latent": 16, "hidden": (128,), "generator": (128,), "temperature": 1.0},
+    "tabular-gan": {"latent": 8, "hidden": (128,), "generator": (64,), "temperature": 1.0},
     "image-vae": {"latent": 16, "hidden": (128,), "beta": 1.0},
     "image-gan": {"latent": 16, "hidden": (16, 32), "generator": (32, 16)},
 }

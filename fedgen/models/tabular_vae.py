@@ -2,8 +2,8 @@
 
 The default decoder is autoregressive: the latent sets a hidden state, each column is predicted from the state
 and then added to it, so a column sees the label, the latent and all columns before it. Under local noise this
-halves the excess error of two-way marginals against a factorised decoder, because how columns depend on each
-other need not pass through a noisy latent (docs/benchmarks.md).
+more than halves the excess error of two-way marginals against a factorised decoder, because how columns
+depend on each other need not pass through a noisy latent (docs/benchmarks.md).
 
 Source: Kingma and Welling (2014) for the bound; Uria, Murray and Larochelle (2013), RNADE, and Larochelle and
 Murray (2011), NADE, for the shared hidden state; Chen et al. (2017), Variational Lossy Autoencoder, for both

@@ -99,9 +99,10 @@ def first_interval(merged: Merged, relation: Relation) -> float:
     """
     variance = sum(_variance(event, count, relation) for event, count in merged)
     steps = sum(_steps(event, count) for event, count in merged)
-    # And a sixty-fourth of the whole loss: where few steps have losses at single points, as Laplace has at its
-    # two ends, the grid moves those up by as much as its width.
-    width = min(math.sqrt(variance / steps) / 4, math.sqrt(variance) / 64)
+    # Where few steps have losses at single points, as Laplace has at its two ends, the grid moves those up by as
+    # much as its width: a sixty-fourth of the whole loss is enough, and 4,096 points of one step always are.
+    reach = max(_reach(event, count, relation) for event, count in merged)
+    width = min(math.sqrt(variance / steps) / 4, max(math.sqrt(variance) / 64, reach / 4096))
     return 2.0 ** math.floor(math.log2(width))
 
 

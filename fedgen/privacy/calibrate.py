@@ -26,6 +26,7 @@ TIGHT: Final = 0.995
 NOISE_MIN: Final = 0.1  # a study that needs less asks for no privacy worth the name
 NOISE_MAX: Final = 1e5
 _DIGITS: Final = 5
+_STEP: Final = 1.0001  # the fifth digit
 _TRIES: Final = 60
 
 
@@ -63,11 +64,11 @@ def _noise(q: float, steps: int, target: float, delta: float, relation: Relation
     def spent(sigma: float) -> float:
         return epsilon_of(((PoissonGaussian(q, sigma), steps),), delta, relation=relation).epsilon
 
-    low, high = NOISE_MIN, NOISE_MAX  # too little noise, enough noise
-    sigma = first_noise(q, steps, target * (1 + TIGHT) / 2, delta, relation)
-    previous: tuple[float, float] | None = None
+    low: float | None = None  # the most noise known to be too little
+    high: float | None = None  # the least noise known to be enough
+    sigma, previous = first_noise(q, steps, target * (1 + TIGHT) / 2, delta, relation), None
     for _ in range(_TRIES):
-        sigma = _rounded_up(min(max(sigma, low), high))
+        sigma = _rounded_up(_between(low, sigma, high))
         now = spent(sigma)
         if TIGHT * target <= now <= target:
             return sigma
@@ -81,14 +82,19 @@ def _noise(q: float, steps: int, target: float, delta: float, relation: Relation
                     f"even a noise multiplier of {NOISE_MIN:g} stays below the target", hint=_LESS
                 )
             high = sigma
+        if low is not None and high is not None and high <= low * _STEP:
+            return high
         sigma, previous = _next(sigma, now, previous, target), (sigma, now)
-        if not low < sigma < high:
-            sigma = math.sqrt(low * high)
-        if high <= low * 1.0001:
-            break
-    if spent(high) > target:
-        raise ConfigError("no noise multiplier was found for this target", hint=_MORE)
-    return high
+    raise ConfigError("no noise multiplier was found for this target", hint=_MORE)
+
+
+def _between(low: float | None, sigma: float, high: float | None) -> float:
+    """Return ``sigma`` if it lies inside what is known, else an end that was not tried, else the middle."""
+    if math.isfinite(sigma) and (low is None or sigma > low) and (high is None or sigma < high):
+        return min(max(sigma, NOISE_MIN), NOISE_MAX)
+    if low is None:
+        return NOISE_MIN
+    return NOISE_MAX if high is None else math.sqrt(low * high)
 
 
 _MORE: Final = "allow a larger epsilon, or fewer rounds, fewer local steps or a smaller batch"

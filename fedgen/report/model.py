@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Outcome = Literal["completed", "budget", "quorum", "interrupted"]
 TOOK_PART: Final = "took-part"
 ABSENT: Final = "absent"
+_DRAWABLE: Final = 1e300
 CELLS: Final = frozenset({TOOK_PART, ABSENT, *(code.value for code in Code)})
 
 
@@ -69,11 +70,15 @@ class Promise:
 class Series:
     """Figures over rounds, labelled by whose they are.
 
+    Guarantees:
+        - A value that is not a number of drawable size (NaN, infinity, 1e300 and more) is left out with its
+          round: a run whose loss diverged still gets a report.
+
     Attributes:
         label: Short name, such as a site's.
         whose: Whose data the figures are about, in words.
         rounds: One-based, ascending.
-        values: As many as ``rounds``; finite.
+        values: As many as ``rounds``.
     """
 
     label: str
@@ -87,6 +92,10 @@ class Series:
             raise ValueError(
                 f"series {self.label!r} has {len(self.values)} values for {len(self.rounds)} rounds"
             )
+        kept = [(r, v) for r, v in zip(self.rounds, self.values, strict=True) if abs(v) < _DRAWABLE]
+        if len(kept) < len(self.values):
+            object.__setattr__(self, "rounds", tuple(r for r, _ in kept))
+            object.__setattr__(self, "values", tuple(v for _, v in kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,7 @@ class SampleImages:
     Attributes:
         height: In pixels.
         width: In pixels.
-        channels: 1 or 3.
+        channels: Values of one pixel.
         labels: One per image; empty strings without classes.
         pixels: One per image: base64 of ``height * width * channels`` bytes, 0..255, row by row.
     """

@@ -45,13 +45,19 @@ def png(pixels: bytes, *, height: int, width: int, channels: int) -> bytes:
 
 
 def picture(pixels: str, *, height: int, width: int, channels: int, alt: str) -> Markup:
-    """Return an ``img`` element with the image inside; an empty place for no pixels.
+    """Return an ``img`` element with the image inside.
+
+    Edge cases:
+        ==========================  =================================
+        no pixels                   an empty place
+        neither 1 nor 3 channels    the first channel, in grey
+        ==========================  =================================
 
     Args:
         pixels: Base64 of the bytes, or an empty string.
         height: At least one.
         width: At least one.
-        channels: 1 or 3.
+        channels: Values of one pixel.
         alt: What is seen, for a screen reader.
 
     Raises:
@@ -59,7 +65,10 @@ def picture(pixels: str, *, height: int, width: int, channels: int, alt: str) ->
     """
     if not pixels:
         return element("span", "none", class_="no-image", title=alt)
-    data = png(base64.b64decode(pixels, validate=True), height=height, width=width, channels=channels)
+    values = base64.b64decode(pixels, validate=True)
+    if channels not in _COLOUR_TYPE and len(values) == height * width * channels:
+        values, channels = values[::channels], 1
+    data = png(values, height=height, width=width, channels=channels)
     source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
     return element("img", src=source, alt=alt, width=width, height=height, class_="pixels")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import ceil, floor, isfinite, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+_TINY: Final = 1e-290  # below, steps would vanish
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
@@ -116,20 +118,23 @@ def ticks(low: float, high: float, at_most: int = 5) -> tuple[float, ...]:
     """
     if not (isfinite(low) and isfinite(high)) or high < low:
         raise ValueError("ticks need finite bounds in order")
-    if high == low:
+    if high - low < _TINY:
         return (low,)
     raw = (high - low) / max(1, at_most)
     power = 10.0 ** floor(log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
-    found = tuple(round(i * step, 12) for i in range(first, last + 1))
+    digits = 1 - floor(log10(step))  # takes away what multiplication left behind the last digit
+    found = tuple(round(i * step, digits) for i in range(first, last + 1))
     return found or (low,)
 
 
 def tick_text(value: float, marks: Sequence[float]) -> str:
-    """Return a tick label with as many decimals as its neighbours need."""
+    """Return a tick label with as many decimals as its neighbours need; below a millionth, in powers of ten."""
     step = min((b - a for a, b in pairwise(marks)), default=abs(value) or 1.0)
-    decimals = max(0, min(6, -floor(log10(step) + 1e-9)))
+    decimals = max(0, -floor(log10(step) + 1e-9))
+    if decimals > 6:  # noqa: PLR2004 - longer labels would not fit
+        return f"{value:.2g}"
     return f"{value:,.{decimals}f}"
 
 

@@ -26,12 +26,20 @@ from pydantic import (
 
 from fedgen.schema.explain import Flaw
 
+FILL_IN: Final = "FILL-IN"  # what a draft leaves to a person; never a value
 MAX_STATES: Final = 65_535  # with the code for a missing value, all codes fit two bytes
 EXACT: Final = 2**53 - 1  # whole numbers up to here are exact as float64, the type codecs and JSON compute in
 ONE_CODE_EACH: Final = 256  # an integer column up to this many values needs no declared bins
 ONE_DAY_EACH: Final = 366
 DATE_BINS: Final = 64
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
+
+
+def _filled(text: str) -> str:
+    """Refuse the mark of a draft: such a schema could be made here and not be read again."""
+    if text.strip() == FILL_IN:
+        raise Flaw(f"still says {FILL_IN}")
+    return text
 
 
 def _printable(text: str) -> str:
@@ -55,12 +63,12 @@ def _iso(value: object) -> object:
     raise Flaw("must be a date such as 2026-01-31")
 
 
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
-Label: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=1024), AfterValidator(_printable), AfterValidator(_clean)
-]
+_Line: TypeAlias = Annotated[str, AfterValidator(_filled), AfterValidator(_printable)]
+Name: TypeAlias = Annotated[_Line, Field(min_length=1, max_length=256)]
+Label: TypeAlias = Annotated[_Line, Field(min_length=1, max_length=1024), AfterValidator(_clean)]
 Labels: TypeAlias = Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_STATES)]
-Marker: TypeAlias = Annotated[str, Field(max_length=1024), AfterValidator(_printable), AfterValidator(_clean)]
+Marker: TypeAlias = Annotated[_Line, Field(max_length=1024), AfterValidator(_clean)]
+Prose: TypeAlias = Annotated[str, Field(max_length=4096), AfterValidator(_filled)]
 Real: TypeAlias = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Whole: TypeAlias = Annotated[StrictInt, Field(ge=-EXACT, le=EXACT)]
 Day: TypeAlias = Annotated[dt.date, BeforeValidator(_iso)]
@@ -106,7 +114,7 @@ class _Numeric(_Column):
     @classmethod
     def _edges_decide_bins(cls, data: Any) -> Any:
         edges = data.get("edges") if isinstance(data, Mapping) else None
-        if isinstance(edges, (list, tuple)) and "bins" not in data:
+        if isinstance(edges, (list, tuple)) and 1 < len(edges) <= MAX_STATES + 1 and "bins" not in data:
             return {**data, "bins": len(edges) - 1}
         return data
 

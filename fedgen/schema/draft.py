@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import yaml
 
 from fedgen.errors import ConfigError
-from fedgen.schema.table import FILL_IN
+from fedgen.schema.columns import FILL_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

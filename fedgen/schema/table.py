@@ -10,6 +10,7 @@ from pydantic import Field, StrictInt, TypeAdapter, ValidationError, model_valid
 from fedgen.errors import ConfigError
 from fedgen.messages import canonical
 from fedgen.schema.columns import (
+    FILL_IN,
     MAX_STATES,
     Categorical,
     Column,
@@ -19,6 +20,7 @@ from fedgen.schema.columns import (
     Marker,
     Name,
     Ordinal,
+    Prose,
     check_unique,
 )
 from fedgen.schema.explain import Flaw, explain
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FILL_IN: Final = "FILL-IN"  # what a draft leaves to a person; never a value
 IMAGE_LABEL: Final = "label"
 MAX_PIXELS: Final = 2**20
 
@@ -40,7 +41,7 @@ class _Shared(Declared):
     """What both kinds of schema share."""
 
     subject: Name | None = None
-    description: str = Field(default="", max_length=4096)
+    description: Prose = ""
     missing: Annotated[tuple[Marker, ...], Field(max_length=64)] = ("",)
 
     def digest(self) -> str:

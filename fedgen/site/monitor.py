@@ -33,6 +33,7 @@ from fedgen.messages import (
     expect,
 )
 from fedgen.site.admit import Admission, admit
+from fedgen.site.memory import Kept, Memory, rows_mark
 from fedgen.site.train import LocalUpdate, compute_update
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Site:
         - Only codes, bucketed counts and protected updates leave; no text of an error does.
         - The budget is reserved before noise is drawn; a crash in between leaves it charged.
         - A round is answered once for each attempt; a repeated one is refused.
+        - The same round asked again after a crash gets the very same values and is not charged again, unless
+          other rows are permitted by now.
 
     Args:
         rules: The site's own rules.
@@ -73,6 +76,7 @@ class Site:
         noise: The site's own source of noise and sampling.
         clock: Time of a round; the real time in a deployment.
         incidents: The site's own log.
+        memory: What outlives this process; None keeps nothing.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Site:
         noise: NoiseSource,
         clock: Callable[[int], datetime],
         incidents: IncidentLog,
+        memory: Memory | None = None,
     ) -> None:
         self._rules = rules
         self._identity = identity
@@ -100,6 +105,7 @@ class Site:
         self._generator: torch.Generator | None = None
         self._clock = clock
         self._incidents = incidents
+        self._memory = memory or Memory()
         self._admission: Admission | None = None
 
     @property
@@ -112,14 +118,34 @@ class Site:
         header: Header | None = None
         try:
             header = peek(request)
-            header, frame = open_frame(
-                request, verify_key=self._coordinator, sealing_key=None, expect=self._expectation(header)
-            )
-            message, body = decode(frame)
-            agree(header, message)
+            self._remember(header)
+            header, message, body = self._open(request, header)
+            if isinstance(message, Join):
+                reply = self._join(message)
+                self._memory.accept(request)
+                return reply
             return self._dispatch(message, body)
         except Exception as error:  # noqa: BLE001 - nothing but codes leaves on failure
             return self._refuse(error, header)
+
+    def _open(self, request: bytes, header: Header) -> tuple[Header, Wire, memoryview]:
+        """Return the verified header, message and body of a request."""
+        header, frame = open_frame(
+            request, verify_key=self._coordinator, sealing_key=None, expect=self._expectation(header)
+        )
+        message, body = decode(frame)
+        agree(header, message)
+        return header, message, body
+
+    def _remember(self, header: Header) -> None:
+        """Take up the study that another process of this site admitted, held against every rule once more."""
+        if self._admission is not None or header.kind == Kind.JOIN:
+            return
+        invitation = self._memory.invitation()
+        if invitation is None:
+            return
+        _header, message, _body = self._open(invitation, peek(invitation))
+        self._admission = self._agreed(expect(message, Join))
 
     def _expectation(self, header: Header) -> Expectation:
         """Return what a request must be: a join for any study, anything else for the admitted one."""
@@ -137,8 +163,6 @@ class Site:
         )
 
     def _dispatch(self, message: Wire, body: memoryview) -> bytes:
-        if isinstance(message, Join):
-            return self._join(message)
         if self._admission is None:
             raise Refused("no study was admitted", code=Code.NOT_ADMITTED)
         if isinstance(message, Train):
@@ -149,13 +173,17 @@ class Site:
 
     def _join(self, join: Join) -> bytes:
         """Hold a study against the site's rules; agreeing is recorded in the ledger."""
-        if join.coordinator != self._coordinator.public.hex():
-            raise Refused("the study names another coordinator", code=Code.UNKNOWN_SENDER)
-        admission = admit(join, self._rules)
+        admission = self._agreed(join)
         last = self._account.admitted(admission)
         self._admission = admission
         reply = Joined(study_hash=join.study_hash, site=self.name, accepts=True, last_round=last)
         return self._signed(reply, admission.study.study_hash, admission.run, 0, 0)
+
+    def _agreed(self, join: Join) -> Admission:
+        """Return what the site's rules make of an invitation."""
+        if join.coordinator != self._coordinator.public.hex():
+            raise Refused("the study names another coordinator", code=Code.UNKNOWN_SENDER)
+        return admit(join, self._rules)
 
     def _train(self, train: Train, body: memoryview, admission: Admission) -> bytes:
         """Answer one round with a protected update."""
@@ -163,6 +191,12 @@ class Site:
         table = self._table()
         decision = self._decide(admission, table, train.round)
         permitted = permit(table, decision, min_cohort=self._rules.min_cohort)
+        rows = rows_mark(None if decision is None else decision.permitted)
+        kept = self._memory.kept()
+        if kept is not None and kept.answers(train, rows):
+            again = kept.reply.model_copy(update={"attempt": train.attempt})
+            self._memory.keep(Kept(again, kept.payload, rows))
+            return self._sealed(again, kept.payload, admission)
         receipt = self._account.reserve(admission, train.round, train.attempt)
         update = self._compute(admission, permitted, weights, train.round)
         self._check_still_permitted(admission, table, train.round, decision)
@@ -178,6 +212,7 @@ class Site:
             weights=train.digest,
             excluded={reason: bucket(count) for reason, count in permitted.excluded.items() if count},
         )
+        self._memory.keep(Kept(reply, payload, rows))
         sealed = self._sealed(reply, payload, admission)
         self._account.settle(receipt, sha256_hex(sealed))
         return sealed

@@ -28,7 +28,9 @@ def axes(draw: st.DrawFn) -> tuple[Axis, ...]:
         missing = draw(st.booleans())
         levels = draw(st.integers(1, 6))
         labels = tuple(str(k) for k in range(levels + missing))
-        found.append(Axis(f"x{i}", levels + missing, ordered=draw(st.booleans()), missing=missing, labels=labels))
+        found.append(
+            Axis(f"x{i}", levels + missing, ordered=draw(st.booleans()), missing=missing, labels=labels)
+        )
     return tuple(found)
 
 
@@ -155,7 +157,10 @@ def test_order_of_rows_does_not_matter_to_fidelity(n: int, seed: int) -> None:
     found = axes_of(SCHEMA)
     real, synthetic = _codes(found, n, seed), _codes(found, n, seed + 1)
     order = np.random.default_rng(seed).permutation(n)
-    one, other = evaluate_codes(real, synthetic, SCHEMA), evaluate_codes(real[order], synthetic[order], SCHEMA)
+    one, other = (
+        evaluate_codes(real, synthetic, SCHEMA),
+        evaluate_codes(real[order], synthetic[order], SCHEMA),
+    )
     assert one.columns == other.columns
     assert one.pairs == other.pairs
     assert one.dcr == other.dcr

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedgen.schema.codec import Codec
-from fedgen.schema.columns import EXACT, Boolean, Categorical, Continuous, Date, Integer, Ordinal
+from fedgen.schema.columns import EXACT, FILL_IN, Boolean, Categorical, Continuous, Date, Integer, Ordinal
 from fedgen.schema.table import ImageSchema, TableSchema, parse_schema
 
 settings.register_profile(
@@ -25,7 +25,7 @@ PROFILE = settings.get_profile("codec")
 REALS = st.floats(allow_nan=False, allow_infinity=False, width=64)
 WHOLE = st.integers(-EXACT, EXACT)
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12).filter(
-    lambda t: t == t.strip()
+    lambda t: t == t.strip() and t != FILL_IN
 )
 LABELS = st.lists(NAMES.filter(lambda t: t != "?"), min_size=1, max_size=300, unique=True).map(tuple)
 

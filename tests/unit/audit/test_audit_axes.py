@@ -51,3 +51,4 @@ def test_close_edges_are_still_told_apart() -> None:
     assert len(set(labels)) == 3
     labels = _axis(type="continuous", min=0.0, max=9e9, bins=3)
     assert not any("e+" in label for label in labels)
+    assert _axis(type="continuous", min=0.0, max=1e300, bins=1) == ("0.0 to 1e+300",)

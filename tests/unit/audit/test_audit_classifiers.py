@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from fedgen.audit.axes import Axis
 from fedgen.audit.classifiers import auc, logistic, one_hot, trees
 from fedgen.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_area_by_hand() -> None:
@@ -43,19 +47,21 @@ def test_features_are_one_hot_with_places_of_ordered_columns() -> None:
 
 
 @pytest.mark.parametrize("fit", [logistic, trees])
-def test_classifiers_learn_and_repeat(fit: object) -> None:
+def test_classifiers_learn_and_repeat(fit: Callable[..., np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     x = rng.random((200, 3))
     y = np.where(x[:, 0] > 0.5, 4, 1)
-    chances = fit(x, y, x, 0)  # type: ignore[operator]
+    chances = fit(x, y, x, 0)
     assert chances.shape == (200, 2)
     assert ((chances[:, 1] > 0.5) == (y == 4)).mean() > 0.9
-    assert np.array_equal(chances, fit(x, y, x, 0))  # type: ignore[operator]
+    assert np.array_equal(chances, fit(x, y, x, 0))
 
 
 @pytest.mark.parametrize(("fit", "module"), [(logistic, "sklearn.linear_model"), (trees, "sklearn.ensemble")])
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, fit: object, module: str) -> None:
+def test_missing_library_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, fit: Callable[..., np.ndarray], module: str
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     x = np.zeros((2, 1))
     with pytest.raises(MissingExtra, match=r"fedgen\[audit\]"):
-        fit(x, np.array([0, 1]), x, 0)  # type: ignore[operator]
+        fit(x, np.array([0, 1]), x, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ import pytest
 from fedgen.audit import copies as module
 from fedgen.audit.axes import Axis, axes_of
 from fedgen.audit.copies import MAX_QUERIES, Nearest, copies, euclidean, gower
-from fedgen.schema.table import TableSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedgen.schema.table import TableSchema
 
 
 def axis(k: int, *, ordered: bool, missing: bool = False) -> Axis:
@@ -45,8 +50,10 @@ def test_a_column_of_one_level_adds_nothing() -> None:
     assert near(gower((axis(1, ordered=True),)), one(0), one(0)) == ([0.0], [0])
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, schema: TableSchema, rows: object) -> None:
-    a, b = rows(70, 1), rows(90, 2)  # type: ignore[operator]
+def test_blocks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    a, b = rows(70, 1), rows(90, 2)
     for search in (gower(axes_of(schema)), euclidean(255)):
         monkeypatch.setattr(module, "_BLOCK", 2**21)
         whole = near(search, a, b)
@@ -74,13 +81,17 @@ def test_memory_is_bounded(schema: TableSchema) -> None:
     assert peak < 40 * 2**20  # all pairs at once would be 64 MB of float32 for each column
 
 
-def _report(synthetic: np.ndarray, real: np.ndarray, holdout: np.ndarray | None, schema: TableSchema) -> module.Copies:
+def _report(
+    synthetic: np.ndarray, real: np.ndarray, holdout: np.ndarray | None, schema: TableSchema
+) -> module.Copies:
     return copies(real, synthetic, holdout, nearest=gower(axes_of(schema)), measure="Gower")
 
 
-def test_copied_rows_are_seen_and_fresh_rows_are_not(schema: TableSchema, rows: object) -> None:
+def test_copied_rows_are_seen_and_fresh_rows_are_not(
+    schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
     """Fixed seeds; how often chance would raise the alarm is measured in tests/statistical."""
-    real, holdout, fresh = rows(900, 1), rows(300, 2), rows(600, 3)  # type: ignore[operator]
+    real, holdout, fresh = rows(900, 1), rows(300, 2), rows(600, 3)
     copied = _report(real[:600], real, holdout, schema)
     assert copied.equal_to_training.value == 1
     assert copied.nearer_training is not None
@@ -98,27 +109,33 @@ def test_ties_between_training_and_held_out_rows_are_fair() -> None:
     rng = np.random.default_rng(0)
     same = rng.integers(0, 2, (400, 1)).astype(np.uint8)
     shares = [
-        copies(same, same, same, nearest=gower((axis(2, ordered=False),)), measure="", seed=seed).nearer_training
+        copies(
+            same, same, same, nearest=gower((axis(2, ordered=False),)), measure="", seed=seed
+        ).nearer_training
         for seed in range(40)
     ]
     assert 0.3 < np.mean([found.value for found in shares if found]) < 0.7
 
 
-def test_references_of_nearer_share_have_one_size(schema: TableSchema, rows: object) -> None:
-    found = _report(rows(50, 3), rows(500, 1), rows(40, 2), schema)  # type: ignore[operator]
+def test_references_of_nearer_share_have_one_size(
+    schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    found = _report(rows(50, 3), rows(500, 1), rows(40, 2), schema)
     assert found.synthetic_to_holdout is not None
     assert found.synthetic_to_holdout.reference == 40
     assert found.synthetic_to_training.reference == 500
 
 
-def test_equal_shares_use_every_row_and_distances_a_bounded_number(schema: TableSchema, rows: object) -> None:
-    found = _report(rows(MAX_QUERIES + 9, 1), rows(50, 2), None, schema)  # type: ignore[operator]
+def test_equal_shares_use_every_row_and_distances_a_bounded_number(
+    schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    found = _report(rows(MAX_QUERIES + 9, 1), rows(50, 2), None, schema)
     assert found.equal_to_training.of == MAX_QUERIES + 9
     assert found.synthetic_to_training.queries == MAX_QUERIES
 
 
-def test_without_holdout_there_is_no_baseline(schema: TableSchema, rows: object) -> None:
-    found = _report(rows(20, 1), rows(20, 2), None, schema)  # type: ignore[operator]
+def test_without_holdout_there_is_no_baseline(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    found = _report(rows(20, 1), rows(20, 2), None, schema)
     assert found.holdout_to_training is None
     assert found.synthetic_to_holdout is None
     assert found.nearer_training is None
@@ -127,11 +144,14 @@ def test_without_holdout_there_is_no_baseline(schema: TableSchema, rows: object)
     assert not found.basis.private
 
 
-def test_one_row_each_works(schema: TableSchema, rows: object) -> None:
-    row = rows(1, 1)  # type: ignore[operator]
+def test_one_row_each_works(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    row = rows(1, 1)
     found = _report(row, row, row, schema)
     assert found.nearer_training is not None
-    assert (found.nearer_training.chance_low, found.nearer_training.chance_high) == (0, 1)  # one row says nothing
+    assert (found.nearer_training.chance_low, found.nearer_training.chance_high) == (
+        0,
+        1,
+    )  # one row says nothing
     assert found.equal_to_training.value == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,13 @@ from fedgen.errors import DataError, MissingExtra
 from fedgen.schema.codec import Codec
 from fedgen.schema.table import ImageSchema, TableSchema, parse_schema
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 @pytest.fixture(scope="module")
-def judged(schema: TableSchema, rows: object) -> Evaluation:
-    return evaluate_codes(rows(400, 1), rows(300, 2), schema, rows(200, 3))  # type: ignore[operator]
+def judged(schema: TableSchema, rows: Callable[..., np.ndarray]) -> Evaluation:
+    return evaluate_codes(rows(400, 1), rows(300, 2), schema, rows(200, 3))
 
 
 def test_good_rows_score_near_their_floor(judged: Evaluation) -> None:
@@ -49,13 +53,15 @@ def test_json_names_and_inverse(judged: Evaluation, schema: TableSchema) -> None
     assert document["version"] == 1
 
 
-def test_same_arguments_same_result(judged: Evaluation, schema: TableSchema, rows: object) -> None:
-    assert evaluate_codes(rows(400, 1), rows(300, 2), schema, rows(200, 3)) == judged  # type: ignore[operator]
+def test_same_arguments_same_result(
+    judged: Evaluation, schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    assert evaluate_codes(rows(400, 1), rows(300, 2), schema, rows(200, 3)) == judged
 
 
-def test_tables_and_codes_agree(schema: TableSchema, rows: object) -> None:
+def test_tables_and_codes_agree(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
     codec = Codec(schema)
-    codes = [rows(60, seed) for seed in (1, 2, 3)]  # type: ignore[operator]
+    codes = [rows(60, seed) for seed in (1, 2, 3)]
     tables = [codec.decode(c, np.random.default_rng(0)) for c in codes]
     people = pa.array([f"p{i}" for i in range(60)])
     tables[0] = tables[0].append_column("person", people)  # the subject may be there, and is not read
@@ -63,8 +69,8 @@ def test_tables_and_codes_agree(schema: TableSchema, rows: object) -> None:
     assert from_tables == evaluate_codes(codes[0], codes[1], schema, codes[2], utility=False)
 
 
-def test_without_holdout(schema: TableSchema, rows: object) -> None:
-    found = evaluate_codes(rows(80, 1), rows(80, 2), schema)  # type: ignore[operator]
+def test_without_holdout(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    found = evaluate_codes(rows(80, 1), rows(80, 2), schema)
     assert found.reference == "training"
     assert found.tstr is None
     assert found.tvd_1way_floor is None
@@ -72,23 +78,23 @@ def test_without_holdout(schema: TableSchema, rows: object) -> None:
     assert any("No held-out rows" in note for note in found.notes)
 
 
-def test_without_label(rows: object, schema: TableSchema) -> None:
+def test_without_label(rows: Callable[..., np.ndarray], schema: TableSchema) -> None:
     unlabelled = schema.model_copy(update={"label": None})
-    found = evaluate_codes(rows(50, 1), rows(50, 2), unlabelled, rows(50, 3))  # type: ignore[operator]
+    found = evaluate_codes(rows(50, 1), rows(50, 2), unlabelled, rows(50, 3))
     assert found.tstr is None
     assert any("no label" in note for note in found.notes)
 
 
-def test_one_row_of_everything(schema: TableSchema, rows: object) -> None:
-    found = evaluate_codes(rows(1, 1), rows(1, 1), schema, rows(1, 2))  # type: ignore[operator]
+def test_one_row_of_everything(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    found = evaluate_codes(rows(1, 1), rows(1, 1), schema, rows(1, 2))
     assert found.rows.synthetic == 1
     assert found.tstr is not None
     assert found.tstr.best("synthetic").macro_auc is None
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])
-def test_an_empty_table_is_named(schema: TableSchema, rows: object, empty: int) -> None:
-    tables = [rows(5, 1), rows(5, 2), rows(5, 3)]  # type: ignore[operator]
+def test_an_empty_table_is_named(schema: TableSchema, rows: Callable[..., np.ndarray], empty: int) -> None:
+    tables = [rows(5, 1), rows(5, 2), rows(5, 3)]
     tables[empty] = tables[empty][:0]
     with pytest.raises(DataError, match=("real", "synthetic", "held-out")[empty]):
         evaluate_codes(tables[0], tables[1], schema, tables[2])
@@ -118,17 +124,17 @@ def test_single_column_has_no_pairs() -> None:
 
 
 def test_classifiers_can_be_left_out_and_are_named_if_missing(
-    monkeypatch: pytest.MonkeyPatch, schema: TableSchema, rows: object
+    monkeypatch: pytest.MonkeyPatch, schema: TableSchema, rows: Callable[..., np.ndarray]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    tables = rows(20, 1), rows(20, 2), schema, rows(20, 3)  # type: ignore[operator]
+    tables = rows(20, 1), rows(20, 2), schema, rows(20, 3)
     assert evaluate_codes(*tables, utility=False).tstr is None
     with pytest.raises(MissingExtra):
         evaluate_codes(*tables)
 
 
-def test_images(image_schema: ImageSchema, images: object) -> None:
-    found = evaluate_codes(images(120, 1), images(100, 2), image_schema, images(80, 3))  # type: ignore[operator]
+def test_images(image_schema: ImageSchema, images: Callable[..., np.ndarray]) -> None:
+    found = evaluate_codes(images(120, 1), images(100, 2), image_schema, images(80, 3))
     assert found.kind == "image"
     assert found.tvd_1way is None
     assert found.images is not None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from fedgen.audit.images import image_fit, pixel_distance
 from fedgen.schema.table import ImageSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_pixel_distance_by_hand() -> None:
@@ -33,8 +37,8 @@ def test_class_means_are_scaled_to_a_byte(image_schema: ImageSchema) -> None:
     assert fit.floor == 0
 
 
-def test_training_means_are_never_kept(image_schema: ImageSchema, images: object) -> None:
-    fit = image_fit(images(20, 1), images(20, 2), image_schema, other=None)  # type: ignore[operator]
+def test_training_means_are_never_kept(image_schema: ImageSchema, images: Callable[..., np.ndarray]) -> None:
+    fit = image_fit(images(20, 1), images(20, 2), image_schema, other=None)
     assert all(m.reference == "" for m in fit.means)
     assert all(m.synthetic for m in fit.means)
     assert fit.floor is None

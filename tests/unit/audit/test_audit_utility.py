@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from fedgen.audit.axes import Axis, axes_of
 from fedgen.audit.utility import MAX_CLASSES, Utility, image_utility, table_utility
-from fedgen.schema.table import TableSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedgen.schema.table import TableSchema
 
 
-def judge(real: np.ndarray, synthetic: np.ndarray, holdout: np.ndarray, schema: TableSchema) -> Utility | None:
+def judge(
+    real: np.ndarray, synthetic: np.ndarray, holdout: np.ndarray, schema: TableSchema
+) -> Utility | None:
     return table_utility(real, synthetic, holdout, axes_of(schema), schema.label_index or 0)
 
 
@@ -20,8 +28,10 @@ def score(found: Utility, trained_on: str, model: str = "logistic regression") -
     return area
 
 
-def test_good_rows_teach_and_shuffled_labels_do_not(schema: TableSchema, rows: object) -> None:
-    real, good, holdout = rows(800, 1), rows(800, 2), rows(600, 3)  # type: ignore[operator]
+def test_good_rows_teach_and_shuffled_labels_do_not(
+    schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    real, good, holdout = rows(800, 1), rows(800, 2), rows(600, 3)
     bad = good.copy()
     bad[:, 5] = np.random.default_rng(0).permutation(bad[:, 5])
     taught, misled = judge(real, good, holdout, schema), judge(real, bad, holdout, schema)
@@ -31,24 +41,26 @@ def test_good_rows_teach_and_shuffled_labels_do_not(schema: TableSchema, rows: o
         assert score(taught, "synthetic", model) > 0.85
         assert abs(score(misled, "synthetic", model) - 0.5) < 0.15
         assert score(misled, "real", model) > 0.85
-    assert taught.best("synthetic").macro_auc == max(s.macro_auc or 0 for s in taught.scores if s.trained_on == "synthetic")
+    assert taught.best("synthetic").macro_auc == max(
+        s.macro_auc or 0 for s in taught.scores if s.trained_on == "synthetic"
+    )
     assert 0.4 < taught.majority_accuracy < 0.6
 
 
-def test_both_kinds_are_used_in_the_same_number(schema: TableSchema, rows: object) -> None:
-    found = judge(rows(500, 1), rows(60, 2), rows(40, 3), schema)  # type: ignore[operator]
+def test_both_kinds_are_used_in_the_same_number(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    found = judge(rows(500, 1), rows(60, 2), rows(40, 3), schema)
     assert found is not None
     assert (found.train_rows, found.test_rows) == (60, 40)
     assert not found.basis.private
 
 
-def test_same_arguments_same_result(schema: TableSchema, rows: object) -> None:
-    tables = rows(200, 1), rows(200, 2), rows(100, 3)  # type: ignore[operator]
+def test_same_arguments_same_result(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    tables = rows(200, 1), rows(200, 2), rows(100, 3)
     assert judge(*tables, schema) == judge(*tables, schema)
 
 
-def test_synthetic_rows_of_one_class_guess(schema: TableSchema, rows: object) -> None:
-    real, synthetic, holdout = rows(100, 1), rows(100, 2), rows(100, 3)  # type: ignore[operator]
+def test_synthetic_rows_of_one_class_guess(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    real, synthetic, holdout = rows(100, 1), rows(100, 2), rows(100, 3)
     synthetic[:, 5] = 1
     found = judge(real, synthetic, holdout, schema)
     assert found is not None
@@ -56,10 +68,10 @@ def test_synthetic_rows_of_one_class_guess(schema: TableSchema, rows: object) ->
     assert found.best("synthetic").accuracy == pytest.approx((holdout[:, 5] == 1).mean())
 
 
-def test_test_rows_of_one_class_have_no_area(schema: TableSchema, rows: object) -> None:
-    holdout = rows(50, 3)  # type: ignore[operator]
+def test_test_rows_of_one_class_have_no_area(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:
+    holdout = rows(50, 3)
     holdout[:, 5] = 0
-    found = judge(rows(100, 1), rows(100, 2), holdout, schema)  # type: ignore[operator]
+    found = judge(rows(100, 1), rows(100, 2), holdout, schema)
     assert found is not None
     assert all(s.macro_auc is None for s in found.scores)
     assert found.best("real").accuracy >= 0
@@ -108,12 +120,16 @@ def test_no_label_at_all_or_no_feature_gives_nothing() -> None:
     assert table_utility(alone, alone, alone, (other,), 0) is None
 
 
-def test_images_teach_their_class(images: object) -> None:
-    found = image_utility(images(200, 1), images(200, 2), images(100, 3), max_value=16, classes=2)  # type: ignore[operator]
+def test_no_test_image_gives_nothing(images: Callable[..., np.ndarray]) -> None:
+    assert image_utility(images(5, 1), images(5, 2), images(0, 3), max_value=16, classes=2) is None
+
+
+def test_images_teach_their_class(images: Callable[..., np.ndarray]) -> None:
+    found = image_utility(images(200, 1), images(200, 2), images(100, 3), max_value=16, classes=2)
     assert found is not None
     assert score(found, "synthetic") > 0.95
-    noise = images(200, 2)  # type: ignore[operator]
+    noise = images(200, 2)
     noise[:, -1] = np.random.default_rng(1).integers(0, 2, 200)
-    misled = image_utility(images(200, 1), noise, images(100, 3), max_value=16, classes=2)  # type: ignore[operator]
+    misled = image_utility(images(200, 1), noise, images(100, 3), max_value=16, classes=2)
     assert misled is not None
     assert score(misled, "synthetic") < score(found, "synthetic")

@@ -22,7 +22,9 @@ def decision(*permitted: Any, n: Any = 20, reasons: Any = None) -> Any:
     mask = np.zeros(n, dtype=bool)
     mask[list(permitted)] = True
     return Decision(
-        mask, {"consent-withdrawn": int((~mask).sum())} if reasons is None else reasons, datetime(2027, 1, 1, tzinfo=UTC)
+        mask,
+        {"consent-withdrawn": int((~mask).sum())} if reasons is None else reasons,
+        datetime(2027, 1, 1, tzinfo=UTC),
     )
 
 

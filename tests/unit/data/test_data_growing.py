@@ -21,7 +21,7 @@ def blocks(sizes: Any, width: Any = 3, dtype: Any = np.uint8) -> Any:
     return [rng.integers(0, 250, (size, width)).astype(dtype) for size in sizes]
 
 
-@pytest.mark.parametrize("spill_bytes", [0, 1, 31, 10**9])
+@pytest.mark.parametrize("spill_bytes", [0, 1, 3, 31, 10**9])
 @pytest.mark.parametrize("sizes", [(1,), (5, 0, 7, 1), (0, 100, 1)])
 def test_all_rows_come_back_in_order_wherever_they_are_kept(
     folder: Path, spill_bytes: Any, sizes: Any

@@ -147,6 +147,11 @@ def test_an_instant_beyond_the_calendar_is_never(tmp_path: Path) -> None:
     assert decision.until is None
 
 
+def test_the_end_of_a_restriction_is_no_instant_of_change(tmp_path: Path) -> None:
+    row = ("ann", "train", "withdrawn", "2026-01-01T00:00:00Z", "", "2026-08-01T00:00:00Z")
+    assert ConsentLog.read(write(tmp_path / "c.csv", [row])).decide(PEOPLE[:1], "train", MAY).until is None
+
+
 def test_rereading_an_unchanged_file_keeps_the_log_and_its_memory(tmp_path: Path) -> None:
     log = ConsentLog.read(write(tmp_path / "c.csv"))
     assert log.reread() is log

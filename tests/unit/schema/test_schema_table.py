@@ -91,6 +91,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"columns": (AGE,), "label": "sex"}, "label is not among"),
     ({"columns": (AGE,), "subject": "age"}, "subject must not be modelled"),
     ({"columns": (SEX,), "missing": ("m",)}, "declared to mean a missing value"),
+    ({"columns": (AGE,), "description": "FILL-IN"}, "still says FILL-IN"),
     ({"columns": (SEX,), "missing": ("", "")}, "stands twice"),
     ({"columns": (SEX,), "missing": (" ?",)}, "space"),
 ]
