@@ -15,6 +15,7 @@ from fedgen.data.encoded import EncodedTable, read_encoded
 from fedgen.data.partition import declared_size, partition, split_holdout
 from fedgen.data.sources import open_source
 from fedgen.errors import ConfigError
+from fedgen.policy.consent import ConsentLog
 from fedgen.schema.codec import Codec
 from fedgen.schema.layout import layout_of
 from fedgen.schema.table import load_schema
@@ -104,9 +105,30 @@ def prepare(path: str | Path, overrides: Sequence[str] = ()) -> Prepared:
     try:
         schema = read_schema(study, base)
         table = read_encoded(open_source(study.data.source, base=base), schema, limit=study.data.limit)
-        return cut(study, base, schema, table)
+        prepared = cut(study, base, schema, table)
+        check_consent(prepared)
     except ConfigError as error:
         raise file.locate(error) from None
+    return prepared
+
+
+def check_consent(prepared: Prepared) -> None:
+    """Hold the consent log a study names against its file and schema, before anybody relies on it.
+
+    Raises:
+        ConfigError: The schema names no subject, or the log cannot be read.
+        DataError: A row of the log is not understood.
+    """
+    path = prepared.consent_path()
+    if path is None:
+        return
+    if prepared.table.subjects is None:
+        raise ConfigError(
+            "the schema does not say which column names the person, so nobody's consent can be looked up",
+            key="policy.consent",
+            hint="name the column as `subject` in the schema",
+        )
+    ConsentLog.read(path)
 
 
 def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepared:

@@ -42,4 +42,4 @@ class RaySites:
         study, overrides, root = self._key
         folder = RunFolder(Path(root))
         coordinator = SigningKey.load(folder.root / "coordinator" / "signing.key").public
-        return SimulatedSites(prepare(study, overrides), folder, coordinator)
+        return SimulatedSites(prepare(study, overrides), folder, coordinator, many_processes=True)

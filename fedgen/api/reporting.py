@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedgen.api.bounds import cost_of_rounds
 from fedgen.api.tables import to_images
 from fedgen.report.model import (
     ABSENT,
@@ -49,6 +50,7 @@ def build_report(
     run: Run,
     record: RunRecord,
     plan: PrivacyPlan,
+    charged: Mapping[str, tuple[int, ...]],
     *,
     quality: Evaluation | None,
     rivals: tuple[Rival, ...],
@@ -60,6 +62,7 @@ def build_report(
         run: The run.
         record: Its run.json.
         plan: Its privacy plan, for the curve of ε.
+        charged: For each site, every round its ledger was charged for, attempts that crashed included.
         quality: What the synthetic rows are worth, if they were judged.
         rivals: The same model trained otherwise, if it was.
         shown: Codes of a few synthetic rows or images.
@@ -76,7 +79,7 @@ def build_report(
         wall_s=record.wall_s,
         about=_about(study, record),
         promises=_promises(record),
-        epsilon=_epsilon(lines, record, plan),
+        epsilon=_epsilon(lines, record, plan, charged),
         epsilon_allowed=plan.epsilon_allowed,
         participation=_participation(study, lines),
         exclusions=_exclusions(lines),
@@ -134,17 +137,21 @@ def _scope(group: list[dict[str, Any]]) -> str:
     return scope if len(group) == 1 else f"{scope}; the same holds at {len(group) - 1} more sites"
 
 
-def _epsilon(lines: tuple[RoundLine, ...], record: RunRecord, plan: PrivacyPlan) -> tuple[Series, ...]:
-    """Return what each site's data had spent after some rounds: an upper bound, from the rounds it answered."""
+def _epsilon(
+    lines: tuple[RoundLine, ...], record: RunRecord, plan: PrivacyPlan, charged: Mapping[str, tuple[int, ...]]
+) -> tuple[Series, ...]:
+    """Return what each site's data had spent after some rounds: an upper bound, from the site's own ledger.
+
+    A round is charged when it is reserved, whether or not its update ever reached the sum.
+    """
     if record.seeds != "os" or not lines:
         return ()
-    curve = plan.curve()
+    cost = cost_of_rounds(plan)
     marks = sorted({line.round for line in lines[:: max(1, len(lines) // _POINTS)]} | {lines[-1].round})
     series = []
     for site in record.sites:
-        took = np.cumsum([site.name in line.sites for line in lines])
-        done = {line.round: int(count) for line, count in zip(lines, took, strict=True)}
-        values = tuple(curve.at(min(done[mark], curve.total)) for mark in marks)
+        counts = np.searchsorted(np.sort(charged.get(site.name, ())), marks, side="right")
+        values = tuple(cost(int(count)) for count in counts)
         series.append(
             Series(label=site.name, whose=f"{site.name}'s records", rounds=tuple(marks), values=values)
         )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from fedgen.api.tables import write_rows
 from fedgen.api.versions import versions
 from fedgen.audit.evaluate import evaluate_codes
 from fedgen.coordinator.progress import ProgressStore
-from fedgen.errors import ConfigError, MissingExtra
+from fedgen.errors import ConfigError, FedgenError, MissingExtra
 from fedgen.privacy.statement import state
 from fedgen.report.render import render
 from fedgen.runs.atomic import write_json, write_text
@@ -83,6 +84,7 @@ class Session:
         clock: Since when.
         backend: What carries the messages.
         spent: What each site's ledger says was charged.
+        charged_rounds: For each site, every round its ledger was charged for.
     """
 
     prepared: Prepared
@@ -92,6 +94,28 @@ class Session:
     clock: Clock
     backend: str
     spent: Callable[[], dict[str, Counts]]
+    charged_rounds: Callable[[], dict[str, tuple[int, ...]]]
+
+
+def write_outcome(session: Session, outcome: str) -> None:
+    """Put down how the run stands, while it runs and when it fails; what was made before stays as it is.
+
+    Edge cases:
+        - A failure that cannot be put down, on a full disk for instance, is not reported over the failure.
+    """
+    with suppress(*(() if outcome == "running" else (FedgenError, OSError))):
+        write_run(session.folder.record, _record(session, outcome, []))
+
+
+def finished(folder: RunFolder) -> bool:
+    """Return whether a run was completed and every file it made is as it was made."""
+    try:
+        record = read_run(folder.record)
+        return record.outcome == "completed" and all(
+            _sha256(folder.root / made.path) == made.sha256 for made in record.artefacts
+        )
+    except (FedgenError, OSError):
+        return False
 
 
 def write_results(session: Session, outcome: str) -> Run:
@@ -111,7 +135,8 @@ def write_results(session: Session, outcome: str) -> Run:
     if has_model:
         shown = run.sample_codes(prepared.study.release.rows)
         files += _write_synthetic(run, shown)
-        quality = _evaluate(prepared, shown)
+        # Who stops a run by hand waits for the model, not for its marks.
+        quality = None if outcome == "interrupted" else _evaluate(prepared, shown)
         rivals = _rivals(prepared, outcome)
     if quality is not None:
         evaluation = folder.root / "evaluation.json"
@@ -119,7 +144,9 @@ def write_results(session: Session, outcome: str) -> Run:
         files.append(evaluation)
     files += folder.checkpoints_newest_first()[:1]
     record = _record(session, outcome, files)
-    model = build_report(run, record, session.plan, quality=quality, rivals=rivals, shown=shown)
+    model = build_report(
+        run, record, session.plan, session.charged_rounds(), quality=quality, rivals=rivals, shown=shown
+    )
     write_text(folder.report, render(model))
     write_json(folder.root / "report.json", model.to_json())
     files += [folder.report, folder.root / "report.json"]
@@ -194,7 +221,11 @@ def _summaries(
             name=entry.name,
             rounds=sum(entry.name in line.sites for line in lines if len(line.sites) >= quorum),
             epsilon=by_scope.get(f"site {entry.name}", by_scope.get("union")),
-            refusals=Counter(line.missing[entry.name] for line in lines if entry.name in line.missing),
+            refusals=Counter(
+                line.missing.get(entry.name) or line.rejected[entry.name]
+                for line in lines
+                if entry.name in line.missing or entry.name in line.rejected
+            ),
         )
         for entry in prepared.resolved.roster
     )

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fedgen.api.bench import new_learner
+from fedgen.api.bounds import cost_of_rounds
+from fedgen.api.desk import LoggedProgress, asked_rounds, open_desk
 from fedgen.api.heldout import HeldOut
 from fedgen.api.prepare import Prepared, prepare
 from fedgen.api.rehearsal import Twice
 from fedgen.api.run import progress_header
 from fedgen.api.sites import SimulatedSites
 from fedgen.config.plan import plan_of
-from fedgen.coordinator.coordinator import Coordinator, Keys, Outcome, RoundRecord, new_run_id
-from fedgen.coordinator.progress import ProgressStore
-from fedgen.crypto.keys import SealingKey, SigningKey, VerifyKey
+from fedgen.coordinator.coordinator import Coordinator, Outcome, RoundRecord
+from fedgen.crypto.keys import VerifyKey
 from fedgen.dpsgd.noise import NoiseSource
-from fedgen.errors import BudgetExhausted, ConfigError, Interrupted, QuorumLost
-from fedgen.events import silent
+from fedgen.errors import BudgetExhausted, Code, ConfigError, Interrupted, QuorumLost, Refused
+from fedgen.events import SiteRefused, silent
 from fedgen.runs.folder import RunFolder, claim, default_root
 from fedgen.runs.journal import RoundLine, append_round
 from fedgen.training.optimizer import LearnerOptimizer
@@ -28,22 +29,44 @@ from fedgen.training.optimizer import LearnerOptimizer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from fedgen.api.desk import Desk
     from fedgen.api.results import Session
     from fedgen.api.run import Run
     from fedgen.coordinator.transport import Transport
-    from fedgen.events import Listener
+    from fedgen.events import Event, Listener
     from fedgen.privacy.plan import PrivacyPlan
 
 Backend = Literal["inprocess", "ray"]
 _COORDINATOR_SEED_SALT = 7_919
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the coordinator of a run keeps in its folder between restarts."""
+@dataclass(slots=True)
+class Watch:
+    """Passes events on, and remembers why sites are missing from the last round that was asked.
 
-    keys: Keys
-    run: str
+    Attributes:
+        listener: Who else watches.
+        missing: Site to code, of the last round (or of the joining) that has missing sites.
+        refused: Round and site to the first code of an answer that was not taken.
+    """
+
+    listener: Listener
+    missing: dict[str, str] = field(default_factory=dict)
+    refused: dict[tuple[int, str], str] = field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        """Watch one event."""
+        if isinstance(event, SiteRefused):
+            self.refused.setdefault((event.round, event.site), str(event.code))
+            if event.round == 0:
+                self.missing[event.site] = str(event.code)
+        self.listener(event)
+
+    @property
+    def consent_only(self) -> bool:
+        """Whether every missing site is missing for want of consent, or of enough people who consent."""
+        codes = set(self.missing.values())
+        return Code.CONSENT in codes and codes <= {Code.CONSENT, Code.COHORT_TOO_SMALL}
 
 
 def simulate(
@@ -61,7 +84,8 @@ def simulate(
         - Sites, coordinator, messages and ledgers are the ones of a deployment; only the transport and the
           way the rows were cut are simulated.
         - The folder is locked for the length of the run; a folder of another study is refused.
-        - Killed at any instant, the run continues with ``resume=True``.
+        - Killed at any instant, the run continues with ``resume=True``; a finished one is left as it is.
+        - What is wrong before the first round leaves no folder that stands in the way of a second try.
 
     Args:
         study: The study file.
@@ -102,7 +126,18 @@ def run_prepared(
     origin: Origin | None = None,
 ) -> Run:
     """Run a prepared study in a folder of its own; see :func:`simulate`."""
-    with claim(root, prepared.resolved, resume=resume) as folder:
+    plan_of(prepared.resolved)  # what cannot be planned must not leave a folder behind
+    if backend == "ray" and origin is None:
+        raise ConfigError("tables in memory cannot be handed to Ray", hint="use the inprocess backend")
+    # A folder in which no round was ever asked holds nothing that a second start could mix or spend twice.
+    untouched = asked_rounds(RunFolder(root)) == 0
+    with claim(root, prepared.resolved, resume=resume or untouched) as folder:
+        from fedgen.api.results import finished
+
+        if resume and finished(folder):
+            from fedgen.api.run import Run
+
+            return Run(folder=folder, study=prepared.resolved)
         return _run_in(folder, prepared, backend, listener, origin)
 
 
@@ -110,44 +145,74 @@ def _run_in(
     folder: RunFolder, prepared: Prepared, backend: Backend, listener: Listener, origin: Origin | None
 ) -> Run:
     """Run inside a claimed folder, then write the results."""
-    from fedgen.api.results import Clock, Session, write_results
+    from fedgen.api.results import Clock, Session, write_outcome, write_results
 
-    desk = _desk(folder)
-    plan = plan_of(prepared.resolved)
+    desk, plan, watch = open_desk(folder), plan_of(prepared.resolved), Watch(listener)
     sites = SimulatedSites(prepared, folder, desk.keys.signing.public)
-    session = Session(prepared, folder, desk.run, plan, Clock.start(folder), backend, sites.spent)
-    coordinator = _coordinator(session, desk.keys, sites.roster_keys(), listener)
-    outcomes: list[Outcome] = []
-
-    def loop(transport: Transport) -> None:
-        faults = prepared.study.simulation.faults
-        outcomes.append(coordinator.run(Twice(transport, faults) if faults else transport))
-
+    session = Session(
+        prepared, folder, desk.run, plan, Clock.start(folder), backend, sites.spent, sites.charged_rounds
+    )
     try:
-        _carry(loop, backend, sites, prepared, folder, origin)
-    except KeyboardInterrupt:
-        write_results(session, "interrupted")
-        raise Interrupted(
-            "interrupted; every finished round is saved", where=folder.root, hint="go on with --resume"
-        ) from None
-    except QuorumLost:
-        write_results(session, "quorum")
+        write_outcome(session, "running")
+        try:
+            outcome = _rounds(session, desk, sites, watch, origin)
+        except KeyboardInterrupt:
+            write_results(session, "interrupted")
+            raise Interrupted(
+                "interrupted; every finished round is saved",
+                where=folder.root,
+                hint="go on with --resume",
+            ) from None
+        except QuorumLost:
+            write_results(session, "quorum")
+            if watch.consent_only:
+                _raise_for("quorum", folder, watch)
+            raise
+        run = write_results(session, outcome)
+    except (Interrupted, QuorumLost, Refused):
+        raise
+    except Exception:
+        write_outcome(session, "failed")
         raise
     finally:
         sites.close()
-    outcome = outcomes[0].outcome
-    run = write_results(session, outcome)
-    _raise_for(outcome, folder)
+    _raise_for(outcome, folder, watch)
     return run
 
 
-def _raise_for(outcome: str, folder: RunFolder) -> None:
+def _rounds(session: Session, desk: Desk, sites: SimulatedSites, watch: Watch, origin: Origin | None) -> str:
+    """Run every round that is left and return how the run ended."""
+    prepared, folder = session.prepared, session.folder
+    header = progress_header(prepared.resolved)
+    outcomes: list[Outcome] = []
+    with LoggedProgress(folder, header, prepared.resolved, session.plan, desk) as store:
+        coordinator = _coordinator(session, desk, store, sites.roster_keys(), watch)
+
+        def loop(transport: Transport) -> None:
+            faults = prepared.study.simulation.faults
+            outcomes.append(coordinator.run(Twice(transport, faults) if faults else transport))
+
+        _carry(loop, session.backend, sites, prepared, folder, origin)
+        ended = outcomes[0]
+        store.close_study(ended.outcome, ended.progress.round)
+    return ended.outcome
+
+
+def _raise_for(outcome: str, folder: RunFolder, watch: Watch) -> None:
     """Turn an early end into its exit code; the folder already holds the last safe model and report."""
     if outcome == "budget":
         raise BudgetExhausted(
             "the budget of the sites ended the run; the last safe model and its report are kept",
             where=folder.root,
             hint="see report.html",
+        )
+    if outcome == "quorum" and watch.consent_only:
+        raise Refused(
+            f"consent ended the run: nobody, or too few, permit it at {len(watch.missing)} sites "
+            f"({', '.join(sorted(set(watch.missing.values())))})",
+            code=Code.CONSENT,
+            where=folder.root,
+            hint="check policy.purpose and the consent log; see report.html for each site's reason",
         )
     if outcome == "quorum":
         raise QuorumLost(
@@ -158,7 +223,7 @@ def _raise_for(outcome: str, folder: RunFolder) -> None:
 
 
 def _coordinator(
-    session: Session, keys: Keys, roster: Mapping[str, bytes], listener: Listener
+    session: Session, desk: Desk, store: LoggedProgress, roster: Mapping[str, bytes], watch: Watch
 ) -> Coordinator:
     """Compose the coordinator of this run."""
     prepared, folder, plan = session.prepared, session.folder, session.plan
@@ -167,14 +232,17 @@ def _coordinator(
     seed = prepared.study.privacy.insecure_seed
     noise = NoiseSource.secure() if seed is None else NoiseSource.insecure(seed + _COORDINATOR_SEED_SALT)
     heldout = HeldOut(prepared, learner)
-    epsilon = _spent(plan)
+    epsilon = _spent(plan, store) if seed is None else _nothing_proved
 
     def record(done: RoundRecord) -> None:
+        watch.missing = dict(done.missing)
+        further = {site: watch.refused.get((done.round, site)) for site in done.sites}
         line = RoundLine(
             round=done.round,
             attempt=done.attempt,
             sites=done.sites,
             missing=dict(done.missing),
+            rejected={site: code for site, code in further.items() if code is not None},
             excluded={site: dict(counts) for site, counts in done.excluded.items() if counts},
             seconds=done.seconds,
             bytes_in=done.bytes_in,
@@ -182,6 +250,7 @@ def _coordinator(
             epsilon=epsilon(done.round),
             heldout_loss=done.heldout_loss,
         )
+        watch.refused.clear()
         append_round(folder.metrics, line)
 
     return Coordinator(
@@ -191,44 +260,35 @@ def _coordinator(
         optimizer=LearnerOptimizer.of(
             learner, resolved.study.training.optimizer, public_steps=resolved.study.model.public_steps
         ),
-        keys=keys,
+        keys=desk.keys,
         roster={name: VerifyKey(key) for name, key in roster.items()},
         run=session.run,
-        store=ProgressStore(folder, progress_header(resolved)),
+        store=store,
         noise=noise,
-        listener=listener,
+        listener=watch,
         record=record,
         heldout_loss=heldout.loss,
         epsilon=epsilon,
     )
 
 
-def _spent(plan: PrivacyPlan) -> Callable[[int], float | None]:
-    """Return what the most-charged site can have spent after a round: an upper bound, cheap to ask."""
-    curve = plan.curve()
-    return lambda number: curve.at(min(number, curve.total))
+def _spent(plan: PrivacyPlan, store: LoggedProgress) -> Callable[[int], float | None]:
+    """Return what the most-charged site can have spent after a round: an upper bound, cheap to ask.
+
+    A site is charged at most once for each time a round was asked, a crashed attempt included.
+    """
+    cost = cost_of_rounds(plan)
+    return lambda number: cost(max(number, store.asked))
 
 
-def _desk(folder: RunFolder) -> Desk:
-    """Return the coordinator's keys and run identity, made on the first start."""
-    home = folder.root / "coordinator"
-    signing, sealing, identity = home / "signing.key", home / "sealing.key", home / "run"
-    if not identity.exists():
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (signing, sealing):
-            path.unlink(missing_ok=True)
-        SigningKey.generate().save(signing)
-        SealingKey.generate().save(sealing)
-        from fedgen.runs.atomic import write_text
-
-        write_text(identity, new_run_id() + "\n")
-    keys = Keys(signing=SigningKey.load(signing), sealing=SealingKey.load(sealing))
-    return Desk(keys=keys, run=identity.read_text(encoding="utf-8").strip())
+def _nothing_proved(_number: int) -> float | None:
+    """Return that nothing is promised: the noise came from a seed."""
+    return None
 
 
 def _carry(
     loop: Callable[[Transport], None],
-    backend: Backend,
+    backend: str,
     sites: SimulatedSites,
     prepared: Prepared,
     folder: RunFolder,
@@ -238,9 +298,7 @@ def _carry(
     from fedgen.flower.apps import client_app, server_app
 
     count = len(prepared.resolved.roster)
-    if backend == "ray":
-        if origin is None:
-            raise ConfigError("tables in memory cannot be handed to Ray", hint="use the inprocess backend")
+    if backend == "ray" and origin is not None:
         from fedgen.api.ray import RaySites
         from fedgen.flower.ray import run_on_ray
 

@@ -14,11 +14,13 @@ from fedgen.api.rehearsal import RehearsedSite, late_or_lost
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.keys import SigningKey
 from fedgen.dpsgd.noise import NoiseSource
+from fedgen.ledger.entries import Reserved
 from fedgen.ledger.store import Ledger
 from fedgen.messages import canonical
 from fedgen.policy.consent import ConsentLog
 from fedgen.site.account import Account
 from fedgen.site.incidents import IncidentLog
+from fedgen.site.memory import Memory
 from fedgen.site.rules import SiteRules
 
 if TYPE_CHECKING:
@@ -58,12 +60,16 @@ class SimulatedSites:
         prepared: Study, rows and cut.
         folder: The run folder; a site's files lie in ``sites/<name>/``.
         coordinator: The coordinator's public signing key.
+        many_processes: Whether the next message to a site may reach another process.
     """
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, coordinator: bytes) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: RunFolder, coordinator: bytes, *, many_processes: bool = False
+    ) -> None:
         self._prepared = prepared
         self._folder = folder
         self._coordinator = coordinator
+        self._many_processes = many_processes
         self._bench = Bench()
         self._doors: dict[int, Callable[[bytes], bytes]] = {}
         self._sites: dict[int, RehearsedSite] = {}
@@ -101,6 +107,21 @@ class SimulatedSites:
                 charged[name] = ()
         return charged
 
+    def charged_rounds(self) -> dict[str, tuple[int, ...]]:
+        """Return for each site every round its own ledger was charged for in this study, in order."""
+        study = self._prepared.resolved.study_hash
+        charged: dict[str, tuple[int, ...]] = {}
+        for name in self._names:
+            folder = self._folder.site(name)
+            charged[name] = ()
+            if (folder / "ledger.db").exists():
+                with self._ledger_of(name, _identity(folder))() as ledger:
+                    entries = (recorded.entry for recorded in ledger.entries())
+                    charged[name] = tuple(
+                        e.round for e in entries if isinstance(e, Reserved) and e.study_hash == study
+                    )
+        return charged
+
     def close(self) -> None:
         """Close what is open."""
         for ledger in self._ledgers.values():
@@ -132,6 +153,9 @@ class SimulatedSites:
             noise=self._noise(name),
             clock=self._clock(),
             incidents=IncidentLog(folder / "incidents.jsonl"),
+            memory=Memory(
+                folder / "invitation" if self._many_processes else None, folder / "answer", durable=False
+            ),
         )
         site.faults = self._faults(name)
         return site
@@ -163,10 +187,14 @@ class SimulatedSites:
                 ledger = Ledger.open(
                     path, origin=f"fedgen/simulated/{name}", signing_key=identity, durable=False
                 )
-            yield ledger
-            self._ledgers[name] = ledger
-            while len(self._ledgers) > _OPEN_LEDGERS:
-                self._ledgers.popitem(last=False)[1].close()
+            try:
+                yield ledger
+            finally:
+                # A site that answers late may hold a second connection: one is kept.
+                if self._ledgers.setdefault(name, ledger) is not ledger:
+                    ledger.close()
+                while len(self._ledgers) > _OPEN_LEDGERS:
+                    self._ledgers.popitem(last=False)[1].close()
 
         return lend
 

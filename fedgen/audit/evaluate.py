@@ -12,10 +12,12 @@ import numpy as np
 
 from fedgen.audit.axes import Axis, axes_of
 from fedgen.audit.basis import against, subset
-from fedgen.audit.copies import copies, euclidean, gower
+from fedgen.audit.copies import copies
 from fedgen.audit.evaluation import Evaluation, Rows
 from fedgen.audit.fidelity import MAX_PAIR_COLUMNS, PAIR_BINS, column_fits, pair_fit
 from fedgen.audit.images import image_fit
+from fedgen.audit.nearer import People
+from fedgen.audit.neighbours import euclidean, gower
 from fedgen.audit.utility import image_utility, table_utility
 from fedgen.errors import DataError
 
@@ -58,7 +60,8 @@ def evaluate(
     Args:
         real: The rows the generator was trained on.
         synthetic: Rows it wrote.
-        schema: What both must fit. A subject column may be present and is not looked at.
+        schema: What both must fit. Its subject column, where both real tables have it, says which
+            rows are one person's.
         holdout: Real rows the generator never saw.
         utility: Whether to train classifiers.
         seed: For the choice of rows; no privacy rests on it.
@@ -76,6 +79,7 @@ def evaluate(
         codec.encode(synthetic).codes,
         schema,
         unseen,
+        people=_people(real, holdout, schema.subject),
         utility=utility,
         seed=seed,
     )
@@ -87,10 +91,20 @@ def evaluate_codes(
     schema: Schema,
     holdout: np.ndarray | None = None,
     *,
+    people: People | None = None,
     utility: bool = True,
     seed: int = 0,
 ) -> Evaluation:
     """Return :func:`evaluate` of rows that are codes already, shape ``(n, width)`` each.
+
+    Args:
+        real: Training codes.
+        synthetic: Synthetic codes.
+        schema: What the codes mean.
+        holdout: Held-out codes, or None.
+        people: Whose each training and held-out row is. Without it, rows of one person look like memorising.
+        utility: See :func:`evaluate`.
+        seed: See :func:`evaluate`.
 
     Raises:
         DataError: A table is empty.
@@ -100,8 +114,8 @@ def evaluate_codes(
         if table is not None and not len(table):
             raise DataError(f"the {name} table has no row", hint="nothing can be measured without one")
     if schema.kind == "image":
-        return _evaluate_images(real, synthetic, schema, holdout, utility=utility, seed=seed)
-    return _evaluate_table(real, synthetic, schema, holdout, utility=utility, seed=seed)
+        return _evaluate_images(real, synthetic, schema, holdout, people=people, utility=utility, seed=seed)
+    return _evaluate_table(real, synthetic, schema, holdout, people=people, utility=utility, seed=seed)
 
 
 def _evaluate_table(
@@ -110,6 +124,7 @@ def _evaluate_table(
     schema: TableSchema,
     holdout: np.ndarray | None,
     *,
+    people: People | None,
     utility: bool,
     seed: int,
 ) -> Evaluation:
@@ -139,7 +154,7 @@ def _evaluate_table(
         pairs=pairs,
         tvd_2way=None if pairs is None else pairs.mean,
         tstr=useful,
-        dcr=copies(real, synthetic, holdout, nearest=gower(axes), measure=_GOWER, seed=seed),
+        dcr=copies(real, synthetic, holdout, nearest=gower(axes), measure=_GOWER, people=people, seed=seed),
         images=None,
         basis=against("training" if holdout is None else "held-out"),
         notes=tuple(notes),
@@ -152,6 +167,7 @@ def _evaluate_images(
     schema: ImageSchema,
     holdout: np.ndarray | None,
     *,
+    people: People | None,
     utility: bool,
     seed: int,
 ) -> Evaluation:
@@ -182,12 +198,28 @@ def _evaluate_images(
         tvd_2way=None,
         tstr=useful,
         dcr=copies(
-            real[:, :pixels], synthetic[:, :pixels], held_out, nearest=search, measure=_PIXELS, seed=seed
+            real[:, :pixels],
+            synthetic[:, :pixels],
+            held_out,
+            nearest=search,
+            measure=_PIXELS,
+            people=people,
+            seed=seed,
         ),
         images=image_fit(synthetic, reference, schema, other=other),
         basis=against("training" if holdout is None else "held-out"),
         notes=tuple(_missing_parts(holdout=holdout is not None, label=bool(labels))),
     )
+
+
+def _people(real: pa.Table, holdout: pa.Table | None, subject: str | None) -> People | None:
+    """Return whose each row is, if both tables say so."""
+    if holdout is None or subject is None:
+        return None
+    if subject not in real.column_names or subject not in holdout.column_names:
+        return None
+    training, unseen = (table.column(subject).to_numpy().astype(str) for table in (real, holdout))
+    return People(training, unseen)
 
 
 def _reference(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from fedgen.errors import Code, IntegrityError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class StreamingSum:
 
     Guarantees:
         - One site counts at most once.
-        - An update with a NaN, an infinity or another length changes nothing and is refused.
+        - An update with a NaN, an infinity, a value over the limit or another length changes nothing and is
+          refused.
         - Memory is one vector, whatever the number of sites.
 
     Args:
@@ -51,13 +55,15 @@ class StreamingSum:
         self._weight = 0.0
         self._sites: list[str] = []
 
-    def add(self, site: str, update: memoryview | bytes, weight: float) -> None:
+    def add(self, site: str, update: memoryview | bytes, weight: float, *, limit: float = math.inf) -> None:
         """Fold one site's update.
 
         Args:
             site: The verified sender.
             update: Float32 little-endian bytes.
             weight: Positive; one in gradient exchange, the declared size in update exchange.
+            limit: Largest absolute value that makes sense. Finite values beyond it would overflow in the sum or
+                in the optimizer's squares, and so let one site end everybody's training.
 
         Raises:
             IntegrityError: ``replayed``, ``wrong-shape`` or ``not-finite``; the sum is unchanged.
@@ -68,8 +74,11 @@ class StreamingSum:
         if len(update) != 4 * len(self._total):
             raise IntegrityError("an update of another length", code=Code.WRONG_SHAPE)
         vector = np.frombuffer(update, dtype="<f4")
-        if not np.isfinite(vector).all():
-            raise IntegrityError("an update with a NaN or infinity", code=Code.NOT_FINITE)
+        largest = float(np.abs(vector).max())  # a NaN among the values is the maximum
+        if not largest <= min(limit, _LARGEST):
+            raise IntegrityError(
+                "an update with a NaN, an infinity or a value too large", code=Code.NOT_FINITE
+            )
         if weight == 1:
             self._total += vector
         else:

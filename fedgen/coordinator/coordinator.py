@@ -9,24 +9,26 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 import torch
 
 from fedgen.config.plan import coordinator_noise_std
 from fedgen.coordinator.progress import Progress, ProgressStore
-from fedgen.coordinator.rounds import COORDINATOR, Ask, Closed, Round, open_reply
+from fedgen.coordinator.rollcall import RollCall
+from fedgen.coordinator.rounds import COORDINATOR, Ask, Closed, Round
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Header, sign_frame
 from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.events import RoundFinished, SiteRefused, StudyFinished, StudyStarted
-from fedgen.messages import Join, Joined, Kind, Refusal, Settle, Train, encode
+from fedgen.messages import Join, Kind, Settle, Train, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fedgen.config.resolve import ResolvedStudy
+    from fedgen.coordinator.rollcall import Present
     from fedgen.coordinator.transport import Transport
     from fedgen.crypto.keys import SealingKey, SigningKey, VerifyKey
     from fedgen.dpsgd.noise import NoiseSource
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.training.learner import Learner
     from fedgen.training.optimizer import LearnerOptimizer
+
+_LARGEST_CHANGE: Final = 1e6  # of one weight in one round; training that goes this far has long diverged
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Coordinator:
         - A round counts each site at most once, and counts none it could not verify.
         - After a crash, ``run`` continues with the round after the last checkpoint, under a new attempt.
         - When sites run out of budget or the quorum is lost, the last good model is kept and named.
+        - While the quorum holds, nothing that a site sends ends the run.
 
     Args:
         study: The resolved study; its hash is in every message.
@@ -129,6 +134,10 @@ class Coordinator:
         self._timeout = training.timeout_s
         sizes = {entry.name: float(entry.rows) for entry in study.roster}
         self._weights = {name: 1.0 if self._gradient else size for name, size in sizes.items()}
+        self._limits = {
+            name: _reach(plan, size) if self._gradient else _LARGEST_CHANGE for name, size in sizes.items()
+        }
+        self._absent: Mapping[str, Code] = {}
         self._expected = {
             name: study.sample_rate * size * training.local_steps for name, size in sizes.items()
         }
@@ -180,46 +189,31 @@ class Coordinator:
         )
         nodes = list(transport.nodes(len(self._roster), self._timeout))
         frame = self._signed(join, b"", Kind.JOIN, 0, 0)
-        ask = Ask(self._study.study_hash, self._run, 0, 0, 1, 1, "")
-        joined: dict[str, int] = {}
-        silent = dict.fromkeys(self._roster, Code.DROPPED)
+        roll = RollCall(self._study.study_hash, self._run, self._roster, self._keys.sealing, done=done)
         for answer in transport.exchange(frame, nodes, self._timeout, "join"):
-            if answer.reply is None:
-                continue
-            try:
-                message, _body, site = open_reply(
-                    answer.reply,
-                    roster=self._roster,
-                    sealing_key=self._keys.sealing,
-                    ask=ask,
-                    answers=Kind.JOINED,
-                )
-            except IntegrityError:
-                continue
-            if isinstance(message, Refusal):
-                silent[site] = message.code
-            elif isinstance(message, Joined) and message.accepts:
-                self._check_history(message, site, done)
-                joined[site] = answer.node
-                silent.pop(site, None)
-        for site, code in silent.items():
+            if answer.reply is not None:
+                roll.accept(answer.node, answer.reply)
+        present = roll.close()
+        self._absent = present.absent
+        for site, code in present.absent.items():
             self._listener(SiteRefused(round=0, site=site, code=code))
-        if len(joined) < self._quorum:
-            reasons = ", ".join(sorted({str(code) for code in silent.values()}))
-            raise QuorumLost(
-                f"{len(joined)} of {len(self._roster)} sites joined, {self._quorum} are needed ({reasons})",
-                hint="see the sites' own logs; lower training.quorum only if the study allows it",
-            )
-        return list(joined.values())
+        if len(present.sites) < self._quorum:
+            self._too_few(present, done)
+        return list(present.nodes)
 
-    def _check_history(self, message: Joined, site: str, done: int) -> None:
-        """Refuse to go on when a site has seen rounds this folder never finished starting."""
-        if message.last_round > done + 1:
+    def _too_few(self, present: Present, done: int) -> NoReturn:
+        """Say why the study cannot start; a site may lie about its past, so the quorum is what decides."""
+        for site, last in present.ahead.items():
             raise IntegrityError(
-                f"site {site} has taken part in round {message.last_round}, this run folder ends at {done}",
+                f"site {site} has taken part in round {last}, this run folder ends at {done}",
                 code=Code.STALE_ROUND,
                 hint="the run folder was rolled back; restore its newest state",
             )
+        reasons = ", ".join(sorted({str(code) for code in present.absent.values()}))
+        raise QuorumLost(
+            f"{len(present.sites)} of {len(self._roster)} sites joined, {self._quorum} are needed ({reasons})",
+            hint="see the sites' own logs; lower training.quorum only if the study allows it",
+        )
 
     def _settle(self, transport: Transport, nodes: list[int], outcome: str, rounds: int) -> None:
         """Tell the sites that the study is over; who does not answer closes its entry later."""
@@ -258,7 +252,14 @@ class Coordinator:
             digest=ask.weights,
         )
         frame = self._signed(train, body, Kind.TRAIN, number, attempt)
-        fold = Round(ask, self._roster, self._weights, self._keys.sealing)
+        fold = Round(
+            ask,
+            self._roster,
+            self._weights,
+            self._keys.sealing,
+            limits=self._limits,
+            absent=self._absent,
+        )
         bytes_in = 0
         for answer in transport.exchange(frame, nodes, self._timeout, f"round-{number}"):
             if answer.reply is None:
@@ -370,6 +371,15 @@ class Coordinator:
             recipient="*",
         )
         return sign_frame(frame, header, self._keys.signing)
+
+
+def _reach(plan: PrivacyPlan, rows: float) -> float:
+    """Return what no coordinate of an honest gradient sum exceeds.
+
+    Every row moves it by at most the clip, and a site may have outgrown its declared size fourfold; beyond ten
+    standard deviations there is no noise.
+    """
+    return plan.clip * (4 * rows + 10 * plan.sigma)
 
 
 def new_run_id() -> str:

@@ -6,7 +6,7 @@ Rules, in the order they are checked for each reply:
 2. Its signature verifies under that sender's key, and its seal opens under ours.
 3. It is for this study, run, round and attempt, and is the sender's first for them.
 4. It answers the weights we sent, with the number of parameters and steps the study says.
-5. Every value is finite.
+5. Every value is finite, and none is larger than the study can explain.
 
 A reply that breaks a rule changes nothing: it is named with a code and the round goes on. At the end the
 round stands if the quorum holds, else it never happened and the last good model is kept.
@@ -14,6 +14,7 @@ round stands if the quorum holds, else it never happened and the last good model
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +61,7 @@ class Verdict:
     """What became of one reply.
 
     Attributes:
-        site: The verified sender, or None when nobody could be verified.
+        site: Whose signature the reply bears, or None when nobody's could be verified.
         code: None if the update went into the sum.
         excluded: Bucketed counts of excluded rows by reason, as the site reported them.
     """
@@ -92,6 +93,8 @@ class Round:
         roster: Verification key of every site of the study, by name.
         weights: Weight of each site in the sum, by name.
         sealing_key: Our private key, to open sealed updates.
+        limits: Largest absolute value an update of each site can hold; a site left out has none.
+        absent: Sites that do not take part, with the code they gave when they were invited.
     """
 
     def __init__(
@@ -100,19 +103,24 @@ class Round:
         roster: Mapping[str, VerifyKey],
         weights: Mapping[str, float],
         sealing_key: SealingKey,
+        *,
+        limits: Mapping[str, float] | None = None,
+        absent: Mapping[str, Code] | None = None,
     ) -> None:
         self._ask = ask
         self._roster = roster
         self._weights = weights
         self._sealing_key = sealing_key
+        self._limits = limits or {}
+        self._absent = absent or {}
         self._sum = StreamingSum(ask.parameters)
-        self._codes: dict[str, Code] = {}
+        self._said: dict[str, Code] = {}
+        self._stray: dict[str, Code] = {}
         self._excluded: dict[str, Mapping[str, str]] = {}
         self._guard = ReplayGuard()
 
     def accept(self, reply: bytes) -> Verdict:
         """Check one reply and fold it, or say why not; never raises for what a peer sent."""
-        site: str | None = None
         try:
             message, body, site = open_reply(
                 reply,
@@ -122,17 +130,24 @@ class Round:
                 answers=Kind.TRAINED,
                 guard=self._guard,
             )
+        except IntegrityError as error:
+            signer = signer_of(reply, self._roster, self._ask)
+            if signer is not None:
+                self._stray.setdefault(signer, error.code)
+            return Verdict(site=signer, code=error.code)
+        try:
             excluded = self._fold(message, body, site)
         except IntegrityError as error:
-            if site is not None and site not in self._sum.sites:
-                self._codes[site] = error.code
-            return Verdict(site=site, code=error.code)
+            return self._no(site, error.code)
         if isinstance(message, Refusal):
-            self._codes.setdefault(site, message.code)
-            return Verdict(site=site, code=message.code)
-        self._codes.pop(site, None)
+            return self._no(site, message.code)
         self._excluded[site] = excluded
         return Verdict(site=site, code=None, excluded=excluded)
+
+    def _no(self, site: str, code: Code) -> Verdict:
+        """Note the first answer a site gave to this very question that is not in the sum."""
+        self._said.setdefault(site, code)
+        return Verdict(site=site, code=code)
 
     def _fold(self, message: Wire, body: memoryview, site: str) -> Mapping[str, str]:
         """Hold an update against the ask and add it; a refusal adds nothing."""
@@ -145,14 +160,43 @@ class Round:
             raise IntegrityError("an update for other weights", code=Code.STALE_ROUND)
         if message.parameters != ask.parameters or message.steps != ask.steps:
             raise IntegrityError("an update of another shape", code=Code.WRONG_SHAPE)
-        self._sum.add(site, body, self._weights[site])
+        self._sum.add(site, body, self._weights[site], limit=self._limits.get(site, math.inf))
         return message.excluded
 
     def close(self) -> Closed:
-        """End the round: late replies are no longer looked at."""
+        """End the round: late replies are no longer looked at.
+
+        What a site answered to this very question counts first; then what else it signed (an old round, another
+        study); then what it said when it was invited.
+        """
         present = set(self._sum.sites)
-        missing = {site: self._codes.get(site, Code.DROPPED) for site in self._roster if site not in present}
+        codes = {**self._absent, **self._stray, **self._said}
+        missing = {site: codes.get(site, Code.DROPPED) for site in self._roster if site not in present}
         return Closed(aggregate=self._sum.finish(), missing=missing, excluded=dict(self._excluded))
+
+
+def signer_of(reply: bytes, roster: Mapping[str, VerifyKey], ask: Ask) -> str | None:
+    """Return the site whose signature a refused reply bears, or None; proves nothing about when it was made."""
+    limit = _limit(ask)
+    try:
+        header = peek(reply, max_frame=limit)
+        # No kind is expected, so the check after the signature fails, and it alone fails with this code.
+        nothing = Expectation(study_hash=None, run=None, recipient=header.recipient, kinds=frozenset())
+        open_frame(
+            reply,
+            verify_key=roster.get(header.sender),
+            sealing_key=None,
+            expect=nothing,
+            max_frame=limit,
+        )
+    except IntegrityError as error:
+        return header.sender if error.code is Code.OUT_OF_ORDER else None
+    return None
+
+
+def _limit(ask: Ask) -> int:
+    """Return the longest frame that can answer ``ask``."""
+    return _FRAME_ROOM + 4 * ask.parameters
 
 
 def open_reply(
@@ -173,7 +217,7 @@ def open_reply(
     Raises:
         IntegrityError: With the code of the first rule broken.
     """
-    limit = _FRAME_ROOM + 4 * ask.parameters
+    limit = _limit(ask)
     header = peek(reply, max_frame=limit)
     expectation = Expectation(
         study_hash=ask.study_hash,

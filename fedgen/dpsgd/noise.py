@@ -2,7 +2,7 @@
 
 Box and Muller on an AES-256-CTR key stream: two normals from one radius and one angle of 32 bits each. Where 32 bits
 of a radius are too few, in the tail beyond 3.7 σ and next to zero, another 32 follow, so the distribution is not
-cut before 9.4 σ and has no atom at zero that an observer of many steps could meet.
+cut before 9.4 σ and has no atom at zero, where an observer of many steps would meet sums without noise.
 
 The noise is float32, as the sums are: its tail is right, its last bits are those of floating point. Where an adversary
 must be kept from those as well, use the integer samplers.
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 _BLOCK: Final = 2**16  # pairs at a time: what is worked on stays in a core's cache
 _EDGE: Final = np.uint32(2**22)  # words this near to either end get 32 bits more: one in 512
+_MIDDLE: Final = np.float32(0.5)
+_MINUS_TWO: Final = np.float32(-2.0)
 _WORD: Final = np.float32(2.0**-32)
 _HALF_TURN: Final = np.float32(math.pi * 2.0**-31)
-_STD_RANGE: Final = (2.0**-100, 2.0**100)  # within it no normal is lost to underflow or infinity in float32
+_STD_RANGE: Final = (2.0**-60, 2.0**60)  # within it no normal underflows to zero or overflows in float32
 
 
 _scratch = threading.local()
@@ -42,7 +44,7 @@ class NoiseSource:
 
     Guarantees:
         - Every number comes from one AES-256-CTR key stream; no global generator is read or written.
-        - Normals have no atom at zero above 2^-50 and are not truncated before 9.4 standard deviations.
+        - No normal is exactly zero, and none is cut off before 9.4 standard deviations.
         - ``private`` is true only if the key came from the operating system.
 
     Edge cases:
@@ -84,7 +86,7 @@ class NoiseSource:
 
         Args:
             out: One-dimensional, contiguous, float32, taking no gradient.
-            std: Zero, or within [2^-100, 2^100].
+            std: Zero, or within [2^-60, 2^60].
 
         Raises:
             ValueError: ``out`` or ``std`` is not as described; ``out`` was not touched.
@@ -152,10 +154,12 @@ class NoiseSource:
         a, b, c = _scratch.floats[:, :n]
         self.stream.fill(words.data)
         self._log_uniforms(words[:n], a, b)
-        np.multiply(b, np.float32(-2.0 * std * std), out=b)
-        np.sqrt(b, out=c)  # the radius
+        np.multiply(b, _MINUS_TWO, out=b)
+        np.sqrt(b, out=c)  # the radius; its square would leave float32 if it held std
+        np.multiply(c, np.float32(std), out=c)
         np.copyto(a, words[n:].view(np.int32), casting="unsafe")
-        np.multiply(a, _HALF_TURN, out=a)  # the angle, in [-π, π)
+        np.add(a, _MIDDLE, out=a)  # the middle of its cell, so that no sine is zero
+        np.multiply(a, _HALF_TURN, out=a)  # the angle, in (-π, π)
         for turn, numbers in ((np.cos, first), (np.sin, second)):
             turn(a, out=b)
             if keep:

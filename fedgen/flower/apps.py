@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from fedgen.flower.records import from_record, to_record
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 def client_app(handle_of: Callable[[int], Callable[[bytes], bytes]]) -> ClientApp:
     """Return a ClientApp that relays opaque bytes to a site.
 
+    Guarantees:
+        - Flower sends what a ClientApp raises to the server, text and all; this one raises nothing but an
+          operator's interrupt. Where there is no site to answer, the reply is an error code of Flower's.
+
     Args:
         handle_of: Returns ``Site.handle`` (or the door of a site's daemon) for a partition number.
     """
@@ -29,9 +34,15 @@ def client_app(handle_of: Callable[[int], Callable[[bytes], bytes]]) -> ClientAp
     @app.train()
     def relay(message: Message, context: Context) -> Message:
         """Hand the bytes to the site and its answer back."""
-        partition = int(context.node_config["partition-id"])
-        answer = handle_of(partition)(from_record(message.content))
-        return Message(to_record(answer), reply_to=message)
+        try:
+            partition = int(context.node_config["partition-id"])
+            answer = handle_of(partition)(from_record(message.content))
+            return Message(to_record(answer), reply_to=message)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - also what a Rust extension panics with
+            error = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="fault")
+            return Message(error, reply_to=message)
 
     return app
 

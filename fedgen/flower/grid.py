@@ -42,7 +42,7 @@ class InProcessGrid(Grid):
         - One node handles one message at a time; a node still busy with a late message is not sent another.
         - Replies come in the order of the messages and no more than a small window is held.
         - A reply after ``timeout`` is dropped, as Flower's own grids do.
-        - An exception of the app becomes Flower's error reply with a code and no text.
+        - Whatever the app raises becomes Flower's error reply with a code and no text.
 
     Args:
         app: The ClientApp every node runs.
@@ -62,7 +62,7 @@ class InProcessGrid(Grid):
         self._window = max(1, workers) * _AHEAD_PER_WORKER
         self._busy: set[int] = set()
         self._lock = threading.Lock()
-        self._pushed: dict[str, Future[Message]] = {}
+        self._pushed: dict[str, tuple[int, Future[Message]]] = {}
 
     @property
     def run(self) -> Run:
@@ -94,8 +94,8 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that are ready among ``message_ids``."""
-        ready = [name for name in message_ids if name in self._pushed and self._pushed[name].done()]
-        return [self._pushed.pop(name).result() for name in ready]
+        ready = [name for name in message_ids if name in self._pushed and self._pushed[name][1].done()]
+        return [self._pushed.pop(name)[1].result() for name in ready]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -132,7 +132,7 @@ class InProcessGrid(Grid):
         with self._lock:
             self._busy.add(node)
         own = Message(metadata=message.metadata, content=copy_shell(message.content))  # type: ignore[call-overload]  # as Flower's own grids do
-        self._pushed[name] = self._workers.submit(lambda: self._call(own, node))
+        self._pushed[name] = (node, self._workers.submit(lambda: self._call(own, node)))
         return name
 
     def _call(self, message: Message, node: int) -> Message:
@@ -146,17 +146,21 @@ class InProcessGrid(Grid):
         )
         try:
             reply = self._app(message, context)
-        except Exception:  # noqa: BLE001 - Flower would send the text; a code is all that may leave a node
+            reply.metadata.__dict__["_message_id"] = f"r{next(self._numbers)}"
+        except BaseException:  # noqa: BLE001 - one node's exit must not end the others, nor its text leave it
             error = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="fault")
             reply = Message(error, reply_to=message)
+            reply.metadata.__dict__["_message_id"] = f"r{next(self._numbers)}"
         finally:
-            with self._lock:
-                self._busy.discard(node)
-        reply.metadata.__dict__["_message_id"] = f"r{next(self._numbers)}"
+            self._free(node)
         return reply
 
+    def _free(self, node: int) -> None:
+        with self._lock:
+            self._busy.discard(node)
+
     def _await(self, name: str, deadline: float | None) -> Message | None:
-        future = self._pushed[name]
+        _node, future = self._pushed[name]
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             reply = future.result(left)
@@ -168,6 +172,6 @@ class InProcessGrid(Grid):
 
     def _abandon(self, name: str) -> None:
         """Stop waiting for a reply; it is dropped when it comes."""
-        future = self._pushed.pop(name, None)
-        if future is not None:
-            self._workers.give_up(future)
+        node, future = self._pushed.pop(name)
+        if self._workers.give_up(future):
+            self._free(node)  # it never ran, so nothing else would

@@ -39,15 +39,20 @@ class Workers(Generic[T]):
         self._tasks.put((future, call))
         return future
 
-    def give_up(self, future: Future[T]) -> None:
-        """Stop waiting for a call; a running one loses its thread, a queued one is cancelled."""
+    def give_up(self, future: Future[T]) -> bool:
+        """Stop waiting for a call; a running one loses its thread, a queued one is cancelled.
+
+        Returns:
+            Whether the call will never run.
+        """
         if future.cancel():
-            return
+            return True
         with self._lock:
             if future.done() or future in self._given_up:
-                return
+                return False
             self._given_up.add(future)
         self._start()
+        return False
 
     def close(self) -> None:
         """Let every idle thread end; running calls end with their process."""

@@ -217,6 +217,8 @@ def _parse(body: bytes) -> tuple[Entry, datetime]:
     if len(body) > MAX_BODY:
         raise ValueError("an entry over the size limit")
     values = json.loads(body)
+    if not isinstance(values, dict):
+        raise ValueError("an entry is a JSON object")  # noqa: TRY004 -- one error for whatever is malformed
     make = _KINDS[values.pop("entry")]
     time = datetime.fromisoformat(values.pop("time"))
     if make is Reserved:

@@ -137,6 +137,10 @@ def verdict(dcr: Copies) -> tuple[bool, str]:
         said.append("Without held-out rows there is nothing to compare this with.")
     elif alarming:
         said.append("That is more than chance explains: look closer before releasing anything.")
+        if nearer is not None and not nearer.people:
+            said.append(
+                "It was not known whose rows these are: several rows of one person can have this effect."
+            )
     else:
         said.append("That is what chance alone would give.")
     said.append("This is a check, not a proof; what is promised stands above.")

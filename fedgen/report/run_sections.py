@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from fedgen.report import words
@@ -37,7 +38,8 @@ def spending(model: ReportModel) -> Section | None:
         return None
     series = [s for s in model.epsilon if s.values]
     lines, names, swatches = _lines(series)
-    limit = None if model.epsilon_allowed is None else (model.epsilon_allowed, "may be spent")
+    allowed = model.epsilon_allowed
+    limit = None if allowed is None or not isfinite(allowed) else (allowed, "may be spent")
     if limit:
         names, swatches = [*names, "may be spent"], [*swatches, "limit"]
     chart = line_chart(

@@ -130,11 +130,11 @@ def ticks(low: float, high: float, at_most: int = 5) -> tuple[float, ...]:
 
 
 def tick_text(value: float, marks: Sequence[float]) -> str:
-    """Return a tick label with as many decimals as its neighbours need; below a millionth, in powers of ten."""
+    """Return a tick label with as many decimals as its neighbours need; very small or great ones in powers of ten."""
     step = min((b - a for a, b in pairwise(marks)), default=abs(value) or 1.0)
     decimals = max(0, -floor(log10(step) + 1e-9))
-    if decimals > 6:  # noqa: PLR2004 - longer labels would not fit
-        return f"{value:.2g}"
+    if decimals > 6 or max(abs(mark) for mark in marks) >= 1e7:  # noqa: PLR2004 - longer labels would not fit
+        return f"{value:.3g}"
     return f"{value:,.{decimals}f}"
 
 

@@ -29,6 +29,7 @@ class RoundLine(Frozen):
         attempt: One-based; greater than one after a restart or a lost quorum.
         sites: Sites whose updates are in the sum.
         missing: Every other site of the roster, with the code that says why.
+        rejected: Sites in the sum of which a further answer was not taken, with the code that says why.
         excluded: Per site, how many subjects the gate kept out for each reason, in buckets.
         seconds: Wall time of the round.
         bytes_in: Bytes the coordinator received.
@@ -41,6 +42,7 @@ class RoundLine(Frozen):
     attempt: Count
     sites: tuple[SiteName, ...]
     missing: dict[SiteName, str] = Field(default_factory=dict)
+    rejected: dict[SiteName, str] = Field(default_factory=dict)
     excluded: dict[SiteName, dict[str, Bucket]] = Field(default_factory=dict)
     seconds: NonNegative
     bytes_in: Whole = 0

@@ -1,5 +1,7 @@
 """One address for every kind of table; each kind has tests of its own."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,17 @@ def test_addresses_that_name_nothing_known(base: Any, url: Any, what: str) -> No
 
 def test_every_known_kind_is_in_the_list() -> None:
     assert set(SCHEMES) == {"csv", "parquet", "sqlite", "postgresql", "builtin"}
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    """The command line imports these at start; what reads files is loaded when a file is read."""
+    rooms = (
+        "sources source builtin encoded partition gate growing csv_source parquet_source sql_source randhie"
+    )
+    code = (
+        f"import sys, importlib; [importlib.import_module('fedgen.data.' + m) for m in '{rooms}'.split()];"
+        "import fedgen.policy; heavy = ('pyarrow', 'sqlalchemy', 'pandas', 'torch', 'scipy', 'statsmodels');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

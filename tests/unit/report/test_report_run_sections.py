@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,8 @@ def test_equal_curves_share_a_line_and_the_limit_is_in_the_key(model: ReportMode
     assert str(figure.drawing).count("<polyline") == 1
     assert "ash, birch, cedar and 1 more" in figure.key
     assert "may be spent" in figure.key
+    for absent in (None, math.inf):
+        assert "may be spent" not in _split(run.spending(replace(model, epsilon_allowed=absent))).left.key
 
 
 def test_a_thousand_sites_stay_readable(bare: ReportModel) -> None:

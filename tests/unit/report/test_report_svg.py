@@ -81,6 +81,7 @@ def test_tick_labels_have_the_decimals_they_need() -> None:
     assert tick_text(7, (7,)) == "7"
     assert tick_text(0, (0,)) == "0"
     assert [tick_text(t, (0, 1e-9, 2e-9)) for t in (0, 1e-9, 2e-9)] == ["0", "1e-09", "2e-09"]
+    assert tick_text(2e299, (0, 2e299)) == "2e+299"
 
 
 def test_long_labels_are_cut_with_a_mark() -> None:

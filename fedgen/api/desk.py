@@ -1,0 +1,113 @@
+"""The coordinator's own things in a run folder: its keys, the identity of the run, and its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from fedgen.coordinator.coordinator import Keys, new_run_id
+from fedgen.coordinator.progress import ProgressStore
+from fedgen.crypto.digest import sha256_hex
+from fedgen.crypto.keys import SealingKey, SigningKey
+from fedgen.ledger.entries import Admitted, Closed
+from fedgen.ledger.store import Ledger
+from fedgen.runs.atomic import write_text
+from fedgen.runs.lines import read_lines
+
+if TYPE_CHECKING:
+    from fedgen.config.resolve import ResolvedStudy
+    from fedgen.coordinator.progress import Progress
+    from fedgen.ledger.store import Receipt
+    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.runs.folder import RunFolder
+
+ORIGIN = "fedgen/simulated/coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the coordinator of a run keeps in its folder between restarts."""
+
+    keys: Keys
+    run: str
+
+
+def open_desk(folder: RunFolder) -> Desk:
+    """Return the coordinator's keys and the identity of the run, made on the first start."""
+    home = folder.root / "coordinator"
+    signing, sealing, identity = home / "signing.key", home / "sealing.key", home / "run"
+    if not identity.exists():  # written last: a start that was killed before it is made anew
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (signing, sealing, folder.ledger):
+            path.unlink(missing_ok=True)
+        SigningKey.generate().save(signing)
+        SealingKey.generate().save(sealing)
+        write_text(identity, new_run_id() + "\n")
+    keys = Keys(signing=SigningKey.load(signing), sealing=SealingKey.load(sealing))
+    return Desk(keys=keys, run=identity.read_text(encoding="utf-8").strip())
+
+
+def asked_rounds(folder: RunFolder) -> int:
+    """Return how often a round was asked in this folder, every attempt counted; a site is charged no oftener."""
+    return len(read_lines(folder.root / "attempts.jsonl"))
+
+
+class LoggedProgress(ProgressStore):
+    """Progress of a coordinator that writes down each round before it asks, and each model before the next.
+
+    The log is ``ledger.db`` of the run folder. A round is reserved there before its first message leaves and
+    settled with the digest of the model it made; so it says what the coordinator asked for, whether or not
+    a round ever finished. What was charged to a site's rows stands in the site's own ledger.
+
+    Args:
+        folder: The run folder, locked by this process.
+        header: See :class:`fedgen.coordinator.progress.ProgressStore`.
+        study: The resolved study.
+        plan: Its privacy plan.
+        desk: Keys and identity of the run.
+    """
+
+    def __init__(
+        self, folder: RunFolder, header: dict[str, str], study: ResolvedStudy, plan: PrivacyPlan, desk: Desk
+    ) -> None:
+        super().__init__(folder, header)
+        self._study, self._plan, self._run = study.study_hash, plan, desk.run
+        self._ledger = Ledger.open(folder.ledger, origin=ORIGIN, signing_key=desk.keys.signing, durable=False)
+        self._ledger.append(Admitted(study_hash=self._study, run=self._run, dataset=f"study/{self._study}"))
+        self._receipt: Receipt | None = None
+        self.asked = asked_rounds(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.close()
+
+    def next_attempt(self, number: int) -> int:
+        """Return the attempt for a round, on the disk and in the log."""
+        attempt = super().next_attempt(number)
+        self.asked += 1
+        event, count = self._plan.event_per_round()
+        self._receipt = self._ledger.reserve(
+            dataset=f"study/{self._study}",
+            study_hash=self._study,
+            run=self._run,
+            round=number,
+            attempt=attempt,
+            event=event,
+            count=count,
+            check=lambda _spent: None,  # whether it may be spent is for the sites to say, not for who asks
+        )
+        return attempt
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, then its digest into the log."""
+        super().save(progress)
+        if self._receipt is not None:
+            weights = progress.weights.numpy().astype("<f4", copy=False)
+            self._ledger.settle(self._receipt, sha256_hex(weights.tobytes()))
+            self._receipt = None
+
+    def close_study(self, outcome: str, rounds: int) -> None:
+        """Write down how this process's part of the run ended."""
+        self._ledger.append(Closed(study_hash=self._study, run=self._run, outcome=outcome, rounds=rounds))
