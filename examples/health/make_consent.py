@@ -1,4 +1,4 @@
-"""Makes consent.csv: who of the 5,908 members agreed, who withdrew, and when. Public, fixed seed, no real person.
+"""Makes consent.csv: who of the 5,912 members agreed, who withdrew, and when. Public, fixed seed, no real person.
 
 Most members agreed in autumn 2025. Some never answered, some agreed to another purpose only, some consents expire,
 and on the days of the run people withdraw: the report shows each wave take effect in the next round.
@@ -17,6 +17,7 @@ from fedgen.data.randhie import persons
 
 SEED = 7
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)  # as clock_start in study.yaml; one hour a round
+SILENT, OTHER_PURPOSE, EXPIRING = 0.02, 0.02, 0.01  # shares of the members
 WAVES = {50: 0.03, 100: 0.05, 150: 0.08}  # round: share of the members who withdraw in it
 
 
@@ -29,10 +30,10 @@ def rows() -> list[tuple[str, str, str, str, str]]:
     for number in range(1, members + 1):
         person = f"p{number:05d}"
         agreed = datetime(2025, 10, 1, tzinfo=UTC) + timedelta(minutes=int(rng.integers(0, 60 * 24 * 60)))
-        if kind[number - 1] < 0.02:
+        if kind[number - 1] < SILENT:
             continue  # never answered
-        purpose = "care_research" if kind[number - 1] < 0.04 else "train_generator"
-        expires = START + timedelta(hours=75) if kind[number - 1] > 0.99 else None
+        purpose = "care_research" if kind[number - 1] < SILENT + OTHER_PURPOSE else "train_generator"
+        expires = START + timedelta(hours=75) if kind[number - 1] > 1 - EXPIRING else None
         events.append((agreed, person, purpose, "granted", expires))
     for number, share in WAVES.items():
         for member in rng.choice(members, size=round(members * share), replace=False):

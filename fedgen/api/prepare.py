@@ -106,10 +106,24 @@ def prepare(path: str | Path, overrides: Sequence[str] = ()) -> Prepared:
         schema = read_schema(study, base)
         table = read_encoded(open_source(study.data.source, base=base), schema, limit=study.data.limit)
         prepared = cut(study, base, schema, table)
+        check_formats(study, schema)
         check_consent(prepared)
     except ConfigError as error:
         raise file.locate(error) from None
     return prepared
+
+
+def check_formats(study: Study, schema: Schema) -> None:
+    """Refuse a file format that rows of this schema cannot be written in, before anything is trained.
+
+    Raises:
+        ConfigError: Images were asked of a table.
+    """
+    pictures = sorted({"npz", "png"} & set(study.release.formats))
+    if schema.kind == "table" and pictures:
+        raise ConfigError(
+            f"a table cannot be written as {pictures[0]}", key="release.formats", hint="use parquet or csv"
+        )
 
 
 def check_consent(prepared: Prepared) -> None:

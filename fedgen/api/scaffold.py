@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _STUDY: Final = """\
-# A federated, differentially private study. Check it with: fedgen check {directory}/study.yaml
+# A federated, differentially private study. Check it with: fedgen check study.yaml
 study: {name}
 data:
   source: {source}
@@ -57,8 +59,7 @@ def scaffold(directory: Path, source: Path | None = None) -> Scaffold:
     for path in (study_path, schema_path):
         if path.exists():
             raise ConfigError("exists already and is not overwritten", where=path, hint="name another folder")
-    name = "".join(c if c.isalnum() else "-" for c in directory.resolve().name.lower()).strip("-") or "study"
-    fill = {"name": name, "directory": directory, "model": "tabular-vae"}
+    fill = {"name": _slug(directory.resolve().name), "model": "tabular-vae"}
     if source is None:
         text = _STUDY.format(source="builtin:randhie", schema="", **fill)
         directory.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,18 @@ def scaffold(directory: Path, source: Path | None = None) -> Scaffold:
 
     drafted, to_do = draft_schema(source)
     kind = "parquet" if source.suffix == ".parquet" else "csv"
-    text = _STUDY.format(source=f"{kind}://{source.resolve()}", schema="  schema: schema.yaml\n", **fill)
+    address = json.dumps(f"{kind}://{source.resolve()}", ensure_ascii=False)  # JSON's quoting is YAML's too
+    text = _STUDY.format(source=address, schema="  schema: schema.yaml\n", **fill)
     directory.mkdir(parents=True, exist_ok=True)
     write_text(schema_path, drafted)
-    write_text(study_path, text)
+    try:
+        write_text(study_path, text)
+    except ConfigError:
+        schema_path.unlink(missing_ok=True)  # half a study would stand in the way of a second try
+        raise
     return Scaffold(files=(study_path, schema_path), to_do=list(to_do))
+
+
+def _slug(name: str) -> str:
+    """Return a study's name made from a folder's: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63] or "study"

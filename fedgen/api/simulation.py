@@ -21,7 +21,7 @@ from fedgen.coordinator.coordinator import Coordinator, Outcome, RoundRecord
 from fedgen.crypto.keys import VerifyKey
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.errors import BudgetExhausted, Code, ConfigError, Interrupted, QuorumLost, Refused
-from fedgen.events import SiteRefused, silent
+from fedgen.events import SiteRefused, StudyFinished, silent
 from fedgen.runs.folder import RunFolder, claim, default_root
 from fedgen.runs.journal import RoundLine, append_round
 from fedgen.training.optimizer import LearnerOptimizer
@@ -137,6 +137,7 @@ def run_prepared(
         if resume and finished(folder):
             from fedgen.api.run import Run
 
+            listener(StudyFinished(outcome="completed", rounds=prepared.study.training.rounds))
             return Run(folder=folder, study=prepared.resolved)
         return _run_in(folder, prepared, backend, listener, origin)
 

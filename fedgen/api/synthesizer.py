@@ -53,9 +53,10 @@ class Synthesizer:
         - Nothing is read from rows to set bounds or categories.
 
     Example:
-        >>> schema = fedgen.builtin_schema("randhie")  # doctest: +SKIP
-        >>> privacy = fedgen.Privacy(epsilon=3, delta=1e-5, unit="record")  # doctest: +SKIP
-        >>> fedgen.Synthesizer(schema, privacy=privacy).fit([a, b]).sample(1000)  # doctest: +SKIP
+        ::
+
+            privacy = fedgen.Privacy(epsilon=3, delta=1e-5, unit="record")
+            fedgen.Synthesizer("schema.yaml", privacy=privacy).fit([a, b]).sample(1000)
 
     Args:
         schema: Public knowledge of the rows, or the path of a schema file.
@@ -92,8 +93,8 @@ class Synthesizer:
             "optimizer": {"name": "adam", "lr": 5e-3},
             **(training or {}),
         }
-        self._temporary = tempfile.TemporaryDirectory(prefix="fedgen-") if folder is None else None
-        self._folder = Path(self._temporary.name) / "run" if self._temporary else Path(str(folder))
+        self._folder = None if folder is None else Path(folder)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.run_: Run | None = None
 
     def fit(self, tables: Sequence[pd.DataFrame | pa.Table], *, listener: Listener = silent) -> Synthesizer:
@@ -110,7 +111,11 @@ class Synthesizer:
         from fedgen.api.simulation import run_prepared
 
         prepared = self._prepared(tables)
-        self.run_ = run_prepared(prepared, self._folder, listener=listener)
+        folder = self._folder
+        if folder is None:  # every fit is a study of its own and spends anew
+            self._temporary = tempfile.TemporaryDirectory(prefix="fedgen-")
+            folder = Path(self._temporary.name) / "run"
+        self.run_ = run_prepared(prepared, folder, listener=listener)
         return self
 
     def sample(self, rows: int) -> pd.DataFrame | np.ndarray:

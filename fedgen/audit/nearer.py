@@ -24,8 +24,8 @@ class Nearer:
 
     Attributes:
         value: The share, with as many training as held-out people to choose from.
-        chance_low: A generator that memorises nothing stays above this in 99 of 100 cases, and
-        chance_high: below this; both in all but 1 of 100.
+        chance_low: Lower end of the band in which 99 of 100 generators fall that memorise nothing.
+        chance_high: Its upper end.
         of: Synthetic rows looked at.
         people: Whether rows of one person were kept together. If it was not known whose rows they are, each row
             counted as a person, and the band is too narrow for data with several rows a person.
@@ -80,12 +80,17 @@ def nearer(
         rng: Chooses people and the order; no privacy rests on it.
         people: Whose each row is; None if unknown.
 
+    Raises:
+        ValueError: ``people`` does not name one person for each row.
+
     Source: Cochran (1977), "Sampling Techniques", section 2.3 (a sum over a simple random sample).
     """
     sides = (real, holdout)
     whose = (np.arange(len(real)), np.arange(len(holdout)))
     if people is not None:
         whose = (_numbered(people.training), _numbered(people.holdout))
+        if [len(ids) for ids in whose] != [len(side) for side in sides]:
+            raise ValueError("people must name one person for each training and each held-out row")
     count = _how_many(whose)
     chosen = [rng.permutation(int(ids.max()) + 1)[:count] for ids in whose]
     kept = [np.isin(ids, ids_kept) for ids, ids_kept in zip(whose, chosen, strict=True)]

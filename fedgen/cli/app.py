@@ -7,11 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import click
 import typer
 from typer.main import get_command
 
 from fedgen.cli import later
-from fedgen.errors import FedgenError, Interrupted
+from fedgen.errors import FedgenError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,40 +29,61 @@ app = typer.Typer(
 )
 
 
-def run() -> NoReturn:
-    """Parse the arguments, run the verb, map every error to one line and its exit code."""
+def command() -> click.Command:
+    """Return the whole command line."""
     from fedgen.cli import verbs  # registers the verbs on `app`
 
-    verbs.register(app)
-    later.register(app)
-    sys.exit(guarded(lambda: get_command(app).main(standalone_mode=False), sys.argv[1:]))
+    if not app.registered_commands:
+        verbs.register(app)
+        later.register(app)
+    whole = get_command(app)
+    for verb in getattr(whole, "commands", {}).values():
+        for parameter in verb.params:
+            # click 8.4 and later take the help of an argument away from typer 0.20 (capped by flwr).
+            if parameter.param_type_name == "argument":
+                parameter.help = verbs.ARGUMENTS[parameter.metavar]
+    return whole
+
+
+def run() -> NoReturn:
+    """Parse the arguments, run the verb, map every error to one line and its exit code."""
+    sys.exit(guarded(lambda: command().main(standalone_mode=False), sys.argv[1:]))
 
 
 def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
     """Run ``call`` and return the exit code; an error is one line on stderr, or JSON with ``--json``."""
-    import click
-
     try:
         result = call()
     except click.exceptions.Exit as done:
         return int(done.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _fail(Interrupted("interrupted", hint="go on with --resume"), arguments)
-    except FedgenError as error:
-        if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, click.ClickException) and _traced(arguments):
             raise
-        return _fail(error, arguments)
-    except Exception as error:  # a fault of the machine, or a defect: say so, and where to take it
-        if "--debug" in arguments or os.environ.get("FEDGEN_DEBUG"):
-            raise
-        return _fail(_from_os(error) if isinstance(error, OSError) else _defect(error), arguments)
+        return _fail(_as_ours(error), arguments)
     return result if isinstance(result, int) else 0
 
 
-def _defect(error: Exception) -> FedgenError:
+def _traced(arguments: list[str]) -> bool:
+    """Whether somebody wants to see the traceback."""
+    return "--debug" in arguments or bool(os.environ.get("FEDGEN_DEBUG"))
+
+
+def _as_ours(error: BaseException) -> FedgenError:
+    """Return whatever went wrong as an error of the tree."""
+    if isinstance(error, FedgenError):
+        return error
+    if isinstance(error, click.ClickException):
+        return UsageError(error.format_message(), hint="see --help")
+    if isinstance(error, (KeyboardInterrupt, click.exceptions.Abort)):
+        return Interrupted("interrupted", hint="a run goes on with --resume")
+    # A fault of the machine, or a defect: say so, and where to take it.
+    return _from_os(error) if isinstance(error, OSError) else _defect(error)
+
+
+def _defect(error: BaseException) -> FedgenError:
     """Say that this is our fault, and what to send us."""
     hint = "run again with --debug, and add the output of `fedgen doctor` to a bug report"
     return FedgenError(f"a defect in fedgen: {type(error).__name__}", hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,8 +18,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the study; repeatable.")
 ]
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file, YAML or TOML.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+ARGUMENTS: Final = {
+    "DIR": "Folder to make; must not hold a study.",
+    "STUDY": "The study file, YAML or TOML.",
+    "RUN": "The run folder.",
+}
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help=ARGUMENTS["STUDY"])]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help=ARGUMENTS["RUN"])]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; must not hold a study.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help=ARGUMENTS["DIR"])],
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="CSV or Parquet file; only its header is read."),

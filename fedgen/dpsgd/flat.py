@@ -42,14 +42,13 @@ class FlatParameters:
 
     Attributes:
         vector: The parameters, shape ``(size,)``.
-        gradient: A buffer of the same shape, zeros at first, for whoever drives the steps.
     """
 
     __slots__ = (
         "_addresses",
+        "_gradient",
         "_parameters",
         "_sizes",
-        "gradient",
         "module",
         "names",
         "shapes",
@@ -69,13 +68,20 @@ class FlatParameters:
             self.vector = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
             for parameter, view in zip(self._parameters, self.views(self.vector), strict=True):
                 parameter.data = view
-        self.gradient = torch.zeros_like(self.vector)
+        self._gradient: Tensor | None = None
         self._addresses = [parameter.data_ptr() for parameter in self._parameters]
 
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The module's own parameters, in the order of ``names``."""
         return self._parameters
+
+    @property
+    def gradient(self) -> Tensor:
+        """A buffer of shape ``(size,)``, zeros at first, for whoever drives the steps; made when first used."""
+        if self._gradient is None:
+            self._gradient = torch.zeros_like(self.vector)
+        return self._gradient
 
     def layout(self) -> list[tuple[str, tuple[int, ...]]]:
         """Return the name and shape of every parameter, in the order of the vector."""

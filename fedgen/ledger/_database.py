@@ -207,6 +207,8 @@ def translated(path: Path) -> Iterator[None]:
         raise _meaning(error, path) from error
     except sqlite3.Error as error:  # while connecting, before SQLAlchemy wraps it
         raise _meaning(error, path) from error
+    except UnicodeDecodeError as error:  # the driver, at a name or message that is no text
+        raise _damaged(path) from error
 
 
 def _meaning(error: sa.exc.DBAPIError | sqlite3.Error, path: Path) -> Exception:
@@ -224,6 +226,11 @@ def _meaning(error: sa.exc.DBAPIError | sqlite3.Error, path: Path) -> Exception:
         return OSError(errno.EIO, "the ledger cannot be read or written", str(path))
     if primary in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
         return OSError(errno.EACCES, "the ledger cannot be opened for writing", str(path))
+    return _damaged(path)
+
+
+def _damaged(path: Path) -> IntegrityError:
+    """Return the error of a file that SQLite cannot make sense of."""
     return IntegrityError(
         "the ledger is damaged", code=Code.LEDGER, where=path, hint="run: fedgen ledger verify"
     )

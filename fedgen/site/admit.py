@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from fedgen.config.plan import plan_of
 from fedgen.config.resolve import ResolvedStudy
-from fedgen.errors import BudgetExhausted, Code, ConfigError, Refused
+from fedgen.crypto.keys import seal
+from fedgen.errors import BudgetExhausted, Code, ConfigError, IntegrityError, Refused
 
 if TYPE_CHECKING:
     from fedgen.messages import Join
@@ -50,10 +51,12 @@ def admit(join: Join, rules: SiteRules) -> Admission:
         - The study's total ε stays within the site's ceiling for one study, or it is refused before anything is
           spent; the ceiling for the life of the data is held round by round.
         - The schema is the site's own, byte for byte.
+        - Something can be sealed to the coordinator's key.
 
     Raises:
         Refused: ``study-refused`` or ``wrong-study``, with what to change.
         BudgetExhausted: A ceiling of the site is lower than what the study may spend.
+        IntegrityError: ``malformed``: the study is not canonical, or the sealing key is no key.
     """
     study = _parse(join)
     try:
@@ -67,9 +70,19 @@ def admit(join: Join, rules: SiteRules) -> Admission:
         study=study,
         plan=plan,
         run=join.run,
-        coordinator_sealing_key=bytes.fromhex(join.sealing_key),
+        coordinator_sealing_key=_sealing_key(join),
         rows=rows,
     )
+
+
+def _sealing_key(join: Join) -> bytes:
+    """Return the key that updates are sealed to; one that is no key would cost every round its budget."""
+    try:
+        key = bytes.fromhex(join.sealing_key)
+    except ValueError:
+        raise IntegrityError("the sealing key is not hex", code=Code.MALFORMED) from None
+    seal(key, b"", info=b"")
+    return key
 
 
 def _parse(join: Join) -> ResolvedStudy:

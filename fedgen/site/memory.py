@@ -85,6 +85,12 @@ class Memory:
         """Return the signed invitation that was accepted last; whoever reads it verifies it anew."""
         return None if self._invitation is None else _read(self._invitation)
 
+    def leave(self, *, finished: bool) -> None:
+        """Forget the invitation; and the answer too if the study is finished and no round can be asked again."""
+        for path in (self._invitation, self._answer if finished else None):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
     def keep(self, kept: Kept) -> None:
         """Keep an answer before it leaves."""
         if self._answer is not None:

@@ -7,6 +7,7 @@ seal and sign; settle. Whatever goes wrong in between, the peer learns a code an
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -58,10 +59,13 @@ class Site:
     """One data holder.
 
     Guarantees:
-        - :meth:`handle` returns bytes for any input and raises nothing.
+        - :meth:`handle` returns bytes for any input and raises nothing but its operator's interrupt.
+        - Requests are answered one at a time, whatever threads they come in on: noise is never drawn twice.
         - Only codes, bucketed counts and protected updates leave; no text of an error does.
         - The budget is reserved before noise is drawn; a crash in between leaves it charged.
+        - A request that does not fit the study is refused before anything is reserved.
         - A round is answered once for each attempt; a repeated one is refused.
+        - Where the site or the study asks for consent, rows without a consent log are not used.
         - The same round asked again after a crash gets the very same values and is not charged again, unless
           other rows are permitted by now.
 
@@ -107,6 +111,7 @@ class Site:
         self._incidents = incidents
         self._memory = memory or Memory()
         self._admission: Admission | None = None
+        self._turn = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -114,19 +119,26 @@ class Site:
         return self._rules.name
 
     def handle(self, request: bytes) -> bytes:
-        """Answer one request from the coordinator; never raises."""
+        """Answer one request from the coordinator; never raises.
+
+        Edge cases:
+            - No bytes at all: not even a refusal could be signed.
+        """
         header: Header | None = None
-        try:
-            header = peek(request)
-            self._remember(header)
-            header, message, body = self._open(request, header)
-            if isinstance(message, Join):
-                reply = self._join(message)
-                self._memory.accept(request)
-                return reply
-            return self._dispatch(message, body)
-        except Exception as error:  # noqa: BLE001 - nothing but codes leaves on failure
-            return self._refuse(error, header)
+        with self._turn:
+            try:
+                header = peek(request)
+                self._remember(header)
+                header, message, body = self._open(request, header)
+                if isinstance(message, Join):
+                    reply = self._join(message)
+                    self._memory.accept(request)
+                    return reply
+                return self._dispatch(message, body)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - also what a Rust extension panics with
+                return self._refuse(error, header)
 
     def _open(self, request: bytes, header: Header) -> tuple[Header, Wire, memoryview]:
         """Return the verified header, message and body of a request."""
@@ -188,9 +200,11 @@ class Site:
     def _train(self, train: Train, body: memoryview, admission: Admission) -> bytes:
         """Answer one round with a protected update."""
         weights = self._weights(train, body)
+        self._check_fits(weights, admission)
         table = self._table()
         decision = self._decide(admission, table, train.round)
-        permitted = permit(table, decision, min_cohort=self._rules.min_cohort)
+        asked = admission.study.study.policy.min_cohort
+        permitted = permit(table, decision, min_cohort=max(self._rules.min_cohort, asked))
         rows = rows_mark(None if decision is None else decision.permitted)
         kept = self._memory.kept()
         if kept is not None and kept.answers(train, rows):
@@ -218,8 +232,10 @@ class Site:
         return sealed
 
     def _settle(self, settle: Settle, admission: Admission) -> bytes:
-        """Close the study's entry in the ledger."""
+        """Close the study's entry in the ledger, and leave the study; only a new invitation opens it again."""
         self._account.close_study(admission, settle.outcome, settle.rounds)
+        self._admission = None
+        self._memory.leave(finished=settle.outcome == "completed")
         reply = Settled(study_hash=settle.study_hash, site=self.name)
         return self._signed(reply, admission.study.study_hash, admission.run, settle.rounds, 0)
 
@@ -236,13 +252,25 @@ class Site:
             raise IntegrityError("weights that are not finite", code=Code.NOT_FINITE)
         return torch.from_numpy(values.astype(np.float32))
 
+    def _check_fits(self, weights: torch.Tensor, admission: Admission) -> None:
+        """Refuse weights of another model than the study's."""
+        gradient = admission.study.exchange == "gradient"
+        with self._bench(admission) as learner:
+            expected = learner.parameters if gradient else learner.all_parameters
+        if len(weights) != expected:
+            raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
+
     def _decide(self, admission: Admission, table: EncodedTable, round_number: int) -> Decision | None:
         """Return the consent decision for every row as of this round; consent is read anew each time."""
-        if self._consent is None or table.subjects is None:
-            if self._rules.consent_required:
+        policy = admission.study.study.policy
+        if self._consent is None:
+            if self._rules.consent_required or policy.consent is not None:
                 raise Refused("consent is required and no consent log is configured", code=Code.CONSENT)
             return None
-        policy = admission.study.study.policy
+        if table.subjects is None:
+            raise Refused(
+                "a consent log is configured and the rows do not say whose they are", code=Code.CONSENT
+            )
         now = self._clock(round_number)
         return self._consent().decide(table.subjects, policy.purpose, now, policy.regime)
 
@@ -265,17 +293,21 @@ class Site:
         if self._generator is None:
             self._generator = self._noise.generator()
         with self._bench(admission) as learner:
-            expected = (
-                learner.parameters if admission.study.exchange == "gradient" else learner.all_parameters
-            )
-            if len(weights) != expected:
-                raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
             return compute_update(learner, admission, permitted.codes, weights, self._noise, self._generator)
 
     # -- what leaves --------------------------------------------------------------------------------
 
-    def _refuse(self, error: Exception, header: Header | None) -> bytes:
-        """Turn any error into a signed code."""
+    def _refuse(self, error: BaseException, header: Header | None) -> bytes:
+        """Turn any error into a signed code, or into no bytes if not even that can be made."""
+        try:
+            return self._refusal(error, header)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a lost key or a full memory must not carry a text out either
+            return b""
+
+    def _refusal(self, error: BaseException, header: Header | None) -> bytes:
+        """Return the signed code for an error."""
         code = code_of(error)
         incident = self._incidents.record(code, error, round_number=header.round if header else 0)
         refusal = Refusal(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from fedgen.audit.axes import Axis, axes_of
 from fedgen.audit.basis import share
 from fedgen.audit.classifiers import auc
-from fedgen.audit.copies import gower
 from fedgen.audit.evaluate import evaluate_codes
 from fedgen.audit.evaluation import Evaluation
 from fedgen.audit.fidelity import earth_mover, marginal, total_variation
 from fedgen.audit.images import pixel_distance
+from fedgen.audit.neighbours import gower
 from fedgen.schema.table import TableSchema, parse_schema
 
 seeds = st.integers(0, 2**32 - 1)

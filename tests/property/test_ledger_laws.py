@@ -25,7 +25,7 @@ from fedgen.ledger.entries import (
     to_body,
 )
 from fedgen.ledger.store import Ledger
-from fedgen.ledger.verify import read, verify
+from fedgen.ledger.verify import verify
 from fedgen.privacy.events import Composed, Gaussian, Laplace, PoissonGaussian
 
 KEY = SigningKey.generate()

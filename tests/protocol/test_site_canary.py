@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.common.serde import message_to_proto
+from flwr.supercore.task_identity import TaskIdentity
 from support import canaries
 from support.federation import Desk, Holder, consent_log, make_site, small_rows, small_study
 
@@ -304,6 +305,13 @@ def _context(partition: Any = 0) -> Context:
     return Context(run_id=1, node_id=7, node_config=config, state=RecordDict(), run_config={})
 
 
+@pytest.fixture(autouse=True)
+def _known_to_flower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages of Flower name the task they belong to."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
 def _message(envelope: bytes | RecordDict) -> Message:
     content = envelope if isinstance(envelope, RecordDict) else to_record(envelope)
     message = Message(content, dst_node_id=7, message_type="train")
@@ -345,7 +353,7 @@ def test_the_relay_itself_lets_no_text_out(name: str, place: str) -> None:
 
 @pytest.mark.parametrize("record", ["none", "foreign"])
 def test_the_relay_answers_a_record_that_is_not_ours_with_a_bare_error(record: str) -> None:
-    content = RecordDict() if record == "none" else RecordDict({canaries.WORD: RecordDict({}).config_records})
+    content = RecordDict() if record == "none" else RecordDict({canaries.WORD: ConfigRecord({canaries.WORD: 1})})
     reply = client_app(canaries.raising(AssertionError()))(_message(content), _context(None))
     assert reply.has_error()
     assert canaries.traces(_wire(reply)) == []

@@ -13,6 +13,7 @@ import pytest
 from fedgen.audit.evaluate import evaluate, evaluate_codes
 from fedgen.audit.evaluation import Evaluation
 from fedgen.audit.fidelity import MAX_PAIR_COLUMNS
+from fedgen.audit.nearer import People
 from fedgen.errors import DataError, MissingExtra
 from fedgen.schema.codec import Codec
 from fedgen.schema.table import ImageSchema, TableSchema, parse_schema
@@ -67,6 +68,24 @@ def test_tables_and_codes_agree(schema: TableSchema, rows: Callable[..., np.ndar
     tables[0] = tables[0].append_column("person", people)  # the subject may be there, and is not read
     from_tables = evaluate(tables[0], tables[1], schema, tables[2], utility=False)
     assert from_tables == evaluate_codes(codes[0], codes[1], schema, codes[2], utility=False)
+
+
+def test_the_subject_column_says_whose_rows_they_are(
+    schema: TableSchema, rows: Callable[..., np.ndarray]
+) -> None:
+    codec = Codec(schema)
+    codes = [rows(n, seed) for n, seed in ((60, 1), (30, 2), (40, 3))]
+    real, synthetic, holdout = (codec.decode(c, np.random.default_rng(0)) for c in codes)
+    whose = [np.array([f"p{i // 4}" for i in range(n)]) for n in (60, 40)]
+    named = [t.append_column("person", pa.array(w)) for t, w in zip((real, holdout), whose, strict=True)]
+    found = evaluate(named[0], synthetic, schema, named[1], utility=False)
+    assert found.dcr.nearer_training is not None
+    assert found.dcr.nearer_training.people
+    assert found == evaluate_codes(*codes[:2], schema, codes[2], people=People(*whose), utility=False)
+    for pair in ((named[0], holdout), (real, named[1]), (real, holdout)):
+        unnamed = evaluate(pair[0], synthetic, schema, pair[1], utility=False)
+        assert unnamed.dcr.nearer_training is not None
+        assert not unnamed.dcr.nearer_training.people
 
 
 def test_without_holdout(schema: TableSchema, rows: Callable[..., np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fedgen.audit.basis import share
-from fedgen.audit.copies import Nearer
+from fedgen.audit.nearer import Nearer
 from fedgen.report import quality_sections, words
 from fedgen.report.views import Table, Text
 
@@ -81,10 +81,10 @@ def test_without_utility_or_holdout(model: ReportModel, quality: Evaluation) -> 
 @pytest.mark.parametrize(
     ("equal", "chance", "nearer", "calm"),
     [
-        (share(50, 1000), share(52, 1000), Nearer(0.51, 0.45, 0.55, 1000), True),
-        (share(300, 1000), share(52, 1000), Nearer(0.51, 0.45, 0.55, 1000), False),
-        (share(50, 1000), share(52, 1000), Nearer(0.58, 0.45, 0.55, 1000), False),
-        (share(0, 1000), share(52, 1000), Nearer(0.40, 0.45, 0.55, 1000), True),
+        (share(50, 1000), share(52, 1000), Nearer(0.51, 0.45, 0.55, 1000, people=True), True),
+        (share(300, 1000), share(52, 1000), Nearer(0.51, 0.45, 0.55, 1000, people=True), False),
+        (share(50, 1000), share(52, 1000), Nearer(0.58, 0.45, 0.55, 1000, people=True), False),
+        (share(0, 1000), share(52, 1000), Nearer(0.40, 0.45, 0.55, 1000, people=True), True),
         (share(999, 1000), None, None, True),
     ],
 )
@@ -100,3 +100,11 @@ def test_verdict(quality: Evaluation, equal: Any, chance: Any, nearer: Any, *, c
     assert ("more than chance explains" in said) is not calm
     assert ("nothing to compare" in said) is (chance is None)
     assert "not a proof" in said
+
+
+def test_an_alarm_by_rows_says_what_else_it_could_be(quality: Evaluation) -> None:
+    near = Nearer(0.58, 0.45, 0.55, 1000, people=False)
+    _, said = quality_sections.verdict(replace(quality.dcr, nearer_training=near))
+    assert "rows of one person" in said
+    _, said = quality_sections.verdict(replace(quality.dcr, nearer_training=replace(near, people=True)))
+    assert "rows of one person" not in said
