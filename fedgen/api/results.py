@@ -18,6 +18,7 @@ from fedgen.api.run import Run, progress_header
 from fedgen.api.tables import write_rows
 from fedgen.api.versions import versions
 from fedgen.audit.evaluate import evaluate_codes
+from fedgen.audit.nearer import People
 from fedgen.coordinator.progress import ProgressStore
 from fedgen.errors import ConfigError, FedgenError, MissingExtra
 from fedgen.privacy.statement import state
@@ -167,12 +168,15 @@ def _evaluate(prepared: Prepared, synthetic: np.ndarray) -> Evaluation | None:
     """Judge synthetic rows against training and held-out rows; a simulation may, a deployment may not."""
     if not len(prepared.holdout) or not prepared.study.simulation.judge:
         return None
-    codes = prepared.table.codes
-    real, holdout = codes[np.sort(prepared.training_rows)], codes[np.sort(prepared.holdout)]
+    codes, subjects = prepared.table.codes, prepared.table.subjects
+    training, held = np.sort(prepared.training_rows), np.sort(prepared.holdout)
+    # A person's rows resemble each other, so the copies alarm compares people, not rows, where it can.
+    people = None if subjects is None else People(subjects[training], subjects[held])
+    real, holdout = codes[training], codes[held]
     try:
-        return evaluate_codes(real, synthetic, prepared.schema, holdout)
+        return evaluate_codes(real, synthetic, prepared.schema, holdout, people=people)
     except MissingExtra:
-        return evaluate_codes(real, synthetic, prepared.schema, holdout, utility=False)
+        return evaluate_codes(real, synthetic, prepared.schema, holdout, people=people, utility=False)
 
 
 def _rivals(prepared: Prepared, outcome: str) -> tuple[Rival, ...]:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Read by typer when it is imported: help is plain text, also in a terminal, and its brackets are not escaped.
-os.environ.setdefault("TYPER_USE_RICH", "0")
-
 
 def main() -> None:
     """Run the command line; imports nothing heavy before a verb needs it."""

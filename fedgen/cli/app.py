@@ -36,18 +36,12 @@ def command() -> click.Command:
     if not app.registered_commands:
         verbs.register(app)
         later.register(app)
-    whole = get_command(app)
-    for verb in getattr(whole, "commands", {}).values():
-        for parameter in verb.params:
-            # click 8.4 and later take the help of an argument away from typer 0.20 (capped by flwr).
-            if parameter.param_type_name == "argument":
-                parameter.help = verbs.ARGUMENTS[parameter.metavar]
-    return whole
+    return get_command(app)
 
 
 def run() -> NoReturn:
     """Parse the arguments, run the verb, map every error to one line and its exit code."""
-    sys.exit(guarded(lambda: command().main(standalone_mode=False), sys.argv[1:]))
+    sys.exit(guarded(lambda: command().main(prog_name="fedgen", standalone_mode=False), sys.argv[1:]))
 
 
 def guarded(call: Callable[[], Any], arguments: list[str]) -> int:

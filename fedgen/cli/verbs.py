@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedgen.cli.help import PlainHelp
 from fedgen.cli.output import Progress, emit, say, table
 from fedgen.errors import ConfigError, UsageError
 
@@ -18,23 +19,18 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the study; repeatable.")
 ]
-ARGUMENTS: Final = {
-    "DIR": "Folder to make; must not hold a study.",
-    "STUDY": "The study file, YAML or TOML.",
-    "RUN": "The run folder.",
-}
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help=ARGUMENTS["STUDY"])]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help=ARGUMENTS["RUN"])]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line, in the order of a first visit."""
     for verb in (init, check, simulate, sample, evaluate, report, doctor):
-        app.command()(verb)
+        app.command(cls=PlainHelp)(verb)
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help=ARGUMENTS["DIR"])],
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="CSV or Parquet file; only its header is read."),
@@ -103,7 +99,9 @@ def simulate(
         Path | None, typer.Option(metavar="DIR", help="Run folder; default runs/<study>-<hash8>.")
     ] = None,
     set_: Changes = None,
-    backend: Annotated[str, typer.Option(help="inprocess, or ray (extra sim).")] = "inprocess",
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="inprocess, or ray (extra sim).")
+    ] = "inprocess",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run of this study.")] = False,  # noqa: FBT002
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
@@ -144,7 +142,7 @@ def _finished(run: Run, *, as_json: bool) -> None:
 
 def sample(
     run: RunPath,
-    rows: Annotated[int, typer.Option(min=1, max=100_000_000, help="How many rows or images.")],
+    rows: Annotated[int, typer.Option(metavar="N", min=1, max=100_000_000, help="How many rows or images.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="parquet, csv; npz or png for images.")],
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path

@@ -10,6 +10,7 @@ Source: a chi-square test of variance, in its two-sided form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -105,6 +106,7 @@ def sensitivity(engine: Engine, loss: Callable[[Tensor], Tensor], rows: Tensor, 
     return float((sums[0].double() - sums[1].double()).norm())
 
 
+@cache
 def samples_needed(fault: float, *, alpha: float = 1e-6, beta: float = 1e-6) -> int:
     """Return the smallest n at which a chi-square test of variance sees a scale wrong by ``fault``.
 
@@ -197,6 +199,7 @@ def _last_weighted(loss: Callable[[Tensor], Tensor], last: float) -> Callable[[T
     return weighted
 
 
+@cache
 def _accepted(n: int, alpha: float) -> tuple[float, float]:
     """Return the interval that holds a chi-square of ``n`` degrees of freedom with probability 1 - alpha."""
     from scipy.stats import chi2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
 
 def dense(sizes: list[int], seed: int) -> nn.Module:
     layers: list[nn.Module] = []
-    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(inputs, outputs, bias=(seed + k) % 3 > 0), nn.LeakyReLU(0.1)]
     return filled(nn.Sequential(*layers), seed)
 

@@ -12,9 +12,7 @@ from fedgen.dpsgd.flat import FlatParameters
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.dpsgd.sampler import poisson_indices
 
-shapes = st.lists(
-    st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple), min_size=1, max_size=6
-)
+shapes = st.lists(st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple), min_size=1, max_size=6)
 
 
 def module_of(sizes: list[tuple[int, ...]], seed: int) -> nn.Module:

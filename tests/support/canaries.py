@@ -103,7 +103,7 @@ def foreign() -> list[BaseException]:
         UnicodeDecodeError("utf-8", WORD.encode(), 0, 1, WORD),
         UnicodeEncodeError("utf-8", WORD + "\udcff", 0, 1, WORD),
         ValueError(f"\udcff a lone surrogate and {WORD}"),
-        ValueError(f"{WORD}\n{{\"code\": \"{WORD}\"}}\0"),
+        ValueError(f'{WORD}\n{{"code": "{WORD}"}}\0'),
         ValueError(WORD * 10_000),
         json.JSONDecodeError(WORD, WORD, 0),
         struct.error(WORD),
@@ -128,9 +128,9 @@ def every_error() -> list[BaseException]:
     return [_own(kind) for kind in tree()] + foreign()
 
 
-def names() -> list[str]:
-    """Return a name for each of :func:`every_error`."""
-    return [f"{number:02d}-{type(error).__name__}" for number, error in enumerate(every_error())]
+def named() -> list[tuple[str, BaseException]]:
+    """Return :func:`every_error`, each with a name for a failing test's message."""
+    return [(f"{number} {type(error).__name__}", error) for number, error in enumerate(every_error())]
 
 
 def traces(data: bytes) -> list[str]:

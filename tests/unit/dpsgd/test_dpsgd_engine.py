@@ -24,13 +24,14 @@ def indices(high: int, *shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
 
 
-
-
 CASES = {
     "dense": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3, bias=False)), normal(9, 6)),
     "dense-wide": (lambda: nn.Sequential(nn.Linear(1500, 3), nn.Tanh(), nn.Linear(3, 2)), normal(5, 1500)),
     "positions-gram": (lambda: nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 30)), normal(9, 4, 6)),
-    "positions-formed": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)), normal(9, 4, 5, 3)),
+    "positions-formed": (
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)),
+        normal(9, 4, 5, 3),
+    ),
     "conv2d": (
         lambda: nn.Sequential(
             nn.Conv2d(2, 4, 3, stride=2, padding=1),

@@ -76,7 +76,9 @@ def test_views_share_memory(module):
 def test_gradient_of_a_public_loss_is_added(module):
     flat = FlatParameters(module)
     loss = module(torch.ones(4, 3)).mean()
-    wanted = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)])
+    wanted = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)]
+    )
     out = torch.ones(11)
     flat.add_gradient_(out, loss)
     assert torch.allclose(out, wanted + 1.0)
@@ -120,7 +122,7 @@ def test_a_moved_module_is_noticed(module, move):
 def test_tied_parameters_are_refused():
     pair = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     pair[1].weight = pair[0].weight
-    with pytest.raises(ConfigError, match="'1.weight' is tied to '0.weight'"):
+    with pytest.raises(ConfigError, match=r"'1\.weight' is tied to '0\.weight'"):
         FlatParameters(pair)
     layer = nn.Linear(2, 2)
     with pytest.raises(ConfigError, match="is tied to"):

@@ -46,7 +46,9 @@ class GhostOfOpacus:
         from opacus.grad_sample import GradSampleHooksFastGradientClipping
         from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
-        hooks = GradSampleHooksFastGradientClipping(self.module, loss_reduction="sum", max_grad_norm=self.clip)
+        hooks = GradSampleHooksFastGradientClipping(
+            self.module, loss_reduction="sum", max_grad_norm=self.clip
+        )
         parameters = self.flat.parameters
         optimizer = SimpleNamespace(zero_grad=lambda: [setattr(p, "grad", None) for p in parameters])
         with warnings.catch_warnings():
@@ -85,12 +87,16 @@ def test_an_outlier_that_is_not_finite_moves_nothing(critic):
 
 def test_sensitivity_catches_the_loss_of_shape_b_1(critic):
     # Negative control: coefficients (B,) times a loss (B, 1) are (B, B), and nothing is clipped any more.
-    trap = sensitivity(GhostOfOpacus(critic, 1.0), column_loss(critic), 5 * normal(ROWS, 16), 1e3 * normal(1, 16))
+    trap = sensitivity(
+        GhostOfOpacus(critic, 1.0), column_loss(critic), 5 * normal(ROWS, 16), 1e3 * normal(1, 16)
+    )
     assert trap > 1e4
 
 
 def test_that_trap_is_the_shape_and_nothing_else(critic):
-    fair = sensitivity(GhostOfOpacus(critic, 1.0), row_loss(critic), 5 * normal(ROWS, 16), 1e3 * normal(1, 16))
+    fair = sensitivity(
+        GhostOfOpacus(critic, 1.0), row_loss(critic), 5 * normal(ROWS, 16), 1e3 * normal(1, 16)
+    )
     assert 0.99 < fair <= 1.0 + 1e-6 * ROWS
 
 
@@ -171,7 +177,9 @@ def run(engine, loss, outlier_size: float, noise_scale: float = 1.0) -> SelfTest
     if noise_scale != 1.0:
         honest = source.add_normal_
         source = SimpleNamespace(add_normal_=lambda out, std: honest(out, noise_scale * std))
-    return selftest(engine, loss, normal(ROWS, 16), outlier_size * normal(1, 16, seed=2), noise=source, std=2.0)
+    return selftest(
+        engine, loss, normal(ROWS, 16), outlier_size * normal(1, 16, seed=2), noise=source, std=2.0
+    )
 
 
 @pytest.mark.parametrize("name", ["fused", "opacus"])

@@ -121,7 +121,12 @@ def test_the_scale_is_exact_over_the_whole_range(std):
 
 @pytest.mark.parametrize(
     "out",
-    [torch.zeros(4, 4), torch.zeros(8)[::2], torch.zeros(4, dtype=torch.float64), torch.zeros(4, requires_grad=True)],
+    [
+        torch.zeros(4, 4),
+        torch.zeros(8)[::2],
+        torch.zeros(4, dtype=torch.float64),
+        torch.zeros(4, requires_grad=True),
+    ],
     ids=["matrix", "strided", "double", "with-gradient"],
 )
 def test_other_buffers_are_refused(out):
@@ -145,7 +150,9 @@ def test_the_tail_reaches_beyond_nine_sigma():
 
 def test_the_smallest_normal_of_the_smallest_scale_is_not_zero():
     out = torch.zeros(2)
-    NoiseSource(Scripted(2**32 - 1, 0, 2**32 - 1)).add_normal_(out, 2.0**-60)  # shortest radius, smallest angle
+    NoiseSource(Scripted(2**32 - 1, 0, 2**32 - 1)).add_normal_(
+        out, 2.0**-60
+    )  # shortest radius, smallest angle
     assert 0 < float(out[1]) < 1e-35
 
 

@@ -11,8 +11,8 @@ from fedgen.dpsgd.terms import (
     Factored,
     Formed,
     Outer,
-    over_positions,
     outer_norms,
+    over_positions,
     scratch_over_positions,
     squared_norms,
 )
@@ -95,7 +95,9 @@ def test_the_cheaper_exact_form_is_chosen(outs, width, positions, groups, kind):
 def test_outer_norms_are_those_of_the_outer_products():
     terms = [Outer(normal(5, 3), normal(5, 4, seed=2)), Outer(normal(5, 2, seed=3), normal(5, 1100, seed=4))]
     found = outer_norms(terms, torch.tensor([[1.0], [0.0]]))
-    first = torch.einsum("bi,bj->bij", terms[0].g, terms[0].x).square().sum((1, 2)) + terms[0].g.square().sum(1)
+    first = torch.einsum("bi,bj->bij", terms[0].g, terms[0].x).square().sum((1, 2)) + terms[0].g.square().sum(
+        1
+    )
     second = torch.einsum("bi,bj->bij", terms[1].g, terms[1].x).square().sum((1, 2))
     assert torch.allclose(found, first + second, rtol=1e-5)
 

@@ -1,0 +1,1 @@
+"""A site of a deployment: Flower ClientApp and what runs beside it."""

@@ -1,0 +1,1 @@
+"""The coordinator of a deployment: Flower ServerApp and what runs beside it."""
