@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedgen.dpsgd.convolution import Convolution, TransposedConvolution
 from fedgen.dpsgd.engine import Clipped, check_clip, check_losses, check_out, check_owner
@@ -42,8 +43,11 @@ _MIXES_ROWS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBat
 
 _SCRATCH: Final = 2**21  # floats: 8 MB stay in cache, and come from the heap instead of being mapped anew
 
-_Record = tuple[Tensor, Tensor, int, int]
-_Passed = tuple[int, Tensor, Tensor]  # index of a layer, its input, and its output or the gradient at it
+_Record = tuple[
+    Tensor, int, GradientEdge
+]  # a layer's input, the input's version, where its output is in the graph
+_Used = tuple[int, Tensor, GradientEdge]  # index of a layer, its input, its output
+_Passed = tuple[int, Tensor, Tensor]  # index of a layer, its input, the gradient at its output
 
 
 class FusedEngine:
@@ -102,8 +106,7 @@ class FusedEngine:
                 used = self._used(count)
                 if not self._proved:
                     self._prove(losses, used)
-                gradients = _gradients(losses, [y for _, _, y in used])
-            passed = [(k, x, g) for (k, x, _), g in zip(used, gradients, strict=True) if g is not None]
+                passed = _passed(losses, used)
             with torch.no_grad():
                 return self._add_(out, losses.detach(), passed)
         finally:
@@ -117,12 +120,17 @@ class FusedEngine:
         def forward(x: Tensor) -> Tensor:
             if tape[k] is not None:
                 raise layer.refusal("is used twice in one forward pass", "give each use a layer of its own")
+            if not x.requires_grad and x.is_floating_point():
+                x = (
+                    x.detach().requires_grad_()
+                )  # the graph begins at the first layer: parameters take no gradient
             y = run(x)
             if not y.requires_grad:
-                y.requires_grad_()  # the graph begins at the first layer: parameters take no gradient
+                y.requires_grad_()  # as above, for a lookup
             if not self._proved:
                 y.register_hook(self._early.append)  # type: ignore[no-untyped-call] # torch leaves it untyped
-            tape[k] = (x, y, x._version, y._version)  # noqa: SLF001 - how autograd itself notices changes in place
+            # The edge, not y: nothing needs its value, and y may go or be changed in place.
+            tape[k] = (x, x._version, get_gradient_edge(y))  # noqa: SLF001 - how autograd notices such changes
             return y
 
         return forward
@@ -138,23 +146,23 @@ class FusedEngine:
             for layer in self._layers:
                 del layer.module.__dict__["forward"]
 
-    def _used(self, count: int) -> list[_Passed]:
-        """Return index, input and output of every layer that ran, or refuse what is no longer what it saw."""
+    def _used(self, count: int) -> list[_Used]:
+        """Return index, input and output edge of every layer that ran, or refuse inputs that have changed."""
         used = []
         for k, record in enumerate(self._tape):
             if record is None:
                 continue
-            x, y, *versions = record
-            if [x._version, y._version] != versions:  # noqa: SLF001 - as where it was recorded
-                raise self._layers[k].refusal("has an input or output changed in place", "use inplace=False")
+            x, version, edge = record
+            if x._version != version:  # noqa: SLF001 - as where it was recorded
+                raise self._layers[k].refusal("has its input changed in place", "write to a new tensor")
             if len(x) != count:
                 raise self._layers[k].refusal(
                     f"sees {len(x)} rows of a batch of {count}", "keep rows in the first dimension"
                 )
-            used.append((k, x, y))
+            used.append((k, x, edge))
         return used
 
-    def _prove(self, losses: Tensor, used: Sequence[_Passed]) -> None:
+    def _prove(self, losses: Tensor, used: Sequence[_Used]) -> None:
         """Refuse a loss whose rows depend on each other, or that sees a parameter past its layer.
 
         The loss of the first half of the rows must have no gradient in the layers' outputs for the second half,
@@ -168,7 +176,7 @@ class FusedEngine:
             for name, p in zip(self.flat.names, self.flat.parameters, strict=True)
             if p.requires_grad
         ]
-        targets = [y for _, _, y in used] + [p for _, p in named]
+        targets = [*(edge for _, _, edge in used), *(p for _, p in named)]
         found = _gradients(losses[:half], targets, keep=True)
         for (k, _, _), g in zip(used, found, strict=False):
             if g is not None and bool(((g[half:] != 0) & ~g[half:].isnan()).any()):
@@ -215,12 +223,15 @@ class FusedEngine:
         dropped = 0
         for first in range(0, count, step):
             part = slice(first, first + step)
-            here = passed if step == count else [(k, x[part], g[part]) for k, x, g in passed]
+            here = passed if step >= count else [(k, x[part], g[part]) for k, x, g in passed]
             dropped += self._add_part_(losses[part], here)
         return Clipped(count, dropped)
 
     def _add_part_(self, losses: Tensor, passed: list[_Passed]) -> int:
-        """Clip and sum some rows; those that are not finite leave every product before it is formed."""
+        """Clip and sum some rows; those that are not finite leave every product before it is formed.
+
+        ``passed`` is used up.
+        """
         if not passed:
             return int((~losses.isfinite()).sum())
         square, terms = self._measure(passed)
@@ -228,13 +239,16 @@ class FusedEngine:
         if not math.isfinite(float(losses.sum() + square.sum())):
             good = losses.isfinite() & square.isfinite()
             dropped = len(losses) - int(good.sum())
-            passed = [(k, _only(x, good), _only(g, good)) for k, x, g in passed]
+            passed[:] = [(k, _only(x, good), _only(g, good)) for k, x, g in passed]
             square, terms = self._measure(passed)
         c = square.rsqrt_().mul_(self._bound).clamp_(max=1.0)
         if good is not None:
             c.mul_(good)
-        for (k, _, _), term in zip(passed, terms, strict=True):
-            term.add_(c, *self._targets[k])
+        indices = [k for k, _, _ in passed]
+        passed.clear()  # and so on, so that each gradient goes as soon as it is added
+        terms.reverse()
+        for k in indices:
+            terms.pop().add_(c, *self._targets[k])
         return dropped
 
     def _aim(self, out: Tensor) -> None:
@@ -245,7 +259,13 @@ class FusedEngine:
             self._out = out
 
 
-def _gradients(losses: Tensor, targets: list[Tensor], *, keep: bool = False) -> tuple[Tensor | None, ...]:
+def _passed(losses: Tensor, used: list[_Used]) -> list[_Passed]:
+    """Return what each layer took in and got back; layers that no gradient reached are left out."""
+    gradients = _gradients(losses, [edge for _, _, edge in used])
+    return [(k, x, g) for (k, x, _), g in zip(used, gradients, strict=True) if g is not None]
+
+
+def _gradients(losses: Tensor, targets: Sequence[Any], *, keep: bool = False) -> tuple[Tensor | None, ...]:
     """Return the gradients of the summed losses, None where there is none."""
     return torch.autograd.grad(losses.sum(), targets, retain_graph=keep, allow_unused=True)
 
@@ -270,8 +290,6 @@ def _layers(module: nn.Module) -> Iterator[Layer]:
         what = f"layer {name!r} ({type(layer).__name__})"
         if isinstance(layer, _MIXES_ROWS) or getattr(layer, "track_running_stats", False):
             raise ConfigError(f"{what} mixes the rows of a batch", hint="use GroupNorm or LayerNorm")
-        if getattr(layer, "inplace", False):
-            raise ConfigError(f"{what} changes what a layer returned", hint="use inplace=False")
         own = {key for key, _ in layer.named_parameters(recurse=False)}
         if not own:
             continue

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_BLOCK: Final = 2**16  # pairs at a time: what is worked on stays in a core's cache
+_BLOCK: Final = 2**17  # pairs at a time: few calls, and what is worked on stays in cache
 _EDGE: Final = np.uint32(2**22)  # words this near to either end get 32 bits more: one in 512
 _MIDDLE: Final = np.float32(0.5)
-_MINUS_TWO: Final = np.float32(-2.0)
+_MINUS_TWO_LOG: Final = np.float32(-2.0 * math.log(2.0))  # -2 log U from log2 U, NumPy's faster logarithm
 _WORD: Final = np.float32(2.0**-32)
 _HALF_TURN: Final = np.float32(math.pi * 2.0**-31)
 _STD_RANGE: Final = (2.0**-60, 2.0**60)  # within it no normal underflows to zero or overflows in float32
@@ -153,8 +153,8 @@ class NoiseSource:
         words = _scratch.words[: 2 * n]
         a, b, c = _scratch.floats[:, :n]
         self.stream.fill(words.data)
-        self._log_uniforms(words[:n], a, b)
-        np.multiply(b, _MINUS_TWO, out=b)
+        self._log2_uniforms(words[:n], a, b)
+        np.multiply(b, _MINUS_TWO_LOG, out=b)
         np.sqrt(b, out=c)  # the radius; its square would leave float32 if it held std
         np.multiply(c, np.float32(std), out=c)
         np.copyto(a, words[n:].view(np.int32), casting="unsafe")
@@ -168,19 +168,19 @@ class NoiseSource:
             else:
                 np.multiply(b[: len(numbers)], c[: len(numbers)], out=numbers)
 
-    def _log_uniforms(
+    def _log2_uniforms(
         self, words: NDArray[np.uint32], scratch: NDArray[np.float32], out: NDArray[np.float32]
     ) -> None:
-        """Write ``log U`` of 32-bit uniforms, of 64-bit ones where 32 bits are coarser than float32."""
+        """Write ``log2 U`` of 32-bit uniforms, of 64-bit ones where 32 bits are coarser than float32."""
         np.copyto(scratch, words, casting="unsafe")
         np.multiply(scratch, _WORD, out=scratch)
         with np.errstate(divide="ignore"):  # a word of zeros is an edge, and replaced below
-            np.log(scratch, out=out)
+            np.log2(scratch, out=out)
         np.add(words, _EDGE, out=words)  # wraps, which brings both ends together
         edge = np.flatnonzero(words < 2 * _EDGE)
         if len(edge):
             more = np.frombuffer(self.stream.bytes(4 * len(edge)), np.uint32)
-            out[edge] = _fine_log(words[edge] - _EDGE, more)
+            out[edge] = _fine_log2(words[edge] - _EDGE, more)
 
 
 def _reserve(pairs: int) -> None:
@@ -191,13 +191,13 @@ def _reserve(pairs: int) -> None:
         _scratch.floats = np.empty((3, pairs), np.float32)
 
 
-def _fine_log(high: NDArray[np.uint32], low: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """Return ``log U`` for ``U = (2^32 high + low + 1/2) / 2^64``, with all digits at both ends of (0, 1)."""
+def _fine_log2(high: NDArray[np.uint32], low: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Return ``log2 U`` for ``U = (2^32 high + low + 1/2) / 2^64``, with all digits at both ends of (0, 1)."""
     word = (high.astype(np.uint64) << np.uint64(32)) | low
     near_one = high >= _EDGE
     rest = np.where(near_one, ~word, word).astype(np.float64)
     tail = (rest + 0.5) * 2.0**-64
-    return np.where(near_one, np.log1p(-tail), np.log(tail)).astype(np.float32)
+    return np.where(near_one, np.log1p(-tail) / math.log(2.0), np.log2(tail)).astype(np.float32)
 
 
 def _check(out: Tensor, std: float) -> None:

@@ -110,7 +110,6 @@ def test_radii_of_all_magnitudes_are_uniform():
     n = 2**21
     numbers = normals(2 * n, seed=5)
     first, second = numbers[:n], numbers[n:]
-    # blocks of 2^16 pairs put cosines in one half and sines in the other at the same place
     tail = np.exp(-(first**2 + second**2) / 2)
     for values in (tail, -np.expm1(-(first**2 + second**2) / 2)):
         levels = np.floor(-np.log2(np.clip(values, 2.0**-14, None))).astype(int)
@@ -129,7 +128,7 @@ def test_angles_are_uniform_and_independent_of_radii():
     assert float(stats.chisquare(table).pvalue) > ALPHA
 
 
-@pytest.mark.parametrize("lag", [1, 2, 2**16, 2**17, 2**19])
+@pytest.mark.parametrize("lag", [1, 2, 2**16, 2**17, 2**18, 2**19])
 def test_numbers_at_a_distance_are_uncorrelated(lag):
     n = 2**20
     numbers = normals(n + lag, seed=7)

@@ -9,7 +9,7 @@ import json
 import pkgutil
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
@@ -19,6 +19,9 @@ from sqlalchemy.exc import OperationalError
 import fedgen.errors
 import fedgen.ledger
 from fedgen.errors import Code, FedgenError, IntegrityError, MissingExtra, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 WORD = "CANARY-Ünterberg-4711"
 ROW = 4711.0815
@@ -148,7 +151,7 @@ def traces(data: bytes) -> list[str]:
     spellings["row double"] = struct.pack("<d", ROW)
     spellings["row float"] = struct.pack("<f", ROW)
     # Short digit strings occur in random hex by chance; the long spellings do not.
-    return [name for name, raw in spellings.items() if len(raw) > 7 and raw in data]  # noqa: PLR2004
+    return [name for name, raw in spellings.items() if len(raw) > 7 and raw in data]
 
 
 def raising(error: BaseException) -> Callable[..., object]:

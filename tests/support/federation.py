@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +27,11 @@ from fedgen.site.account import Account
 from fedgen.site.incidents import IncidentLog
 from fedgen.site.monitor import Site
 from fedgen.site.rules import SiteRules
-from fedgen.training.learner import Learner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 RUN = "22" * 32
@@ -83,6 +86,12 @@ def consent_log(
     return ConsentLog.read(path)
 
 
+@lru_cache(maxsize=64)
+def _first_weights(study: ResolvedStudy) -> np.ndarray:
+    learner = new_learner(study)
+    return (learner.private.vector.detach() if study.exchange == "gradient" else learner.all_values()).numpy()
+
+
 @dataclass(frozen=True)
 class Desk:
     """A coordinator's desk: its keys, and the frames it can put its name to."""
@@ -98,9 +107,7 @@ class Desk:
 
     def weights(self) -> np.ndarray:
         """Return the first weights a round carries: of the private part where only gradients travel."""
-        learner = new_learner(self.study)
-        gradient = self.study.exchange == "gradient"
-        return (learner.private.vector.detach() if gradient else learner.all_values()).numpy().copy()
+        return _first_weights(self.study).copy()
 
     def join(self, **changes: Any) -> bytes:
         """Return a signed invitation."""
@@ -210,8 +217,3 @@ def make_site(folder: Path, desk: Desk, *, name: str = "site-01", **parts: Any) 
         "incidents": IncidentLog(incidents),
     }
     return Holder(Site(**{**made, **parts}), desk, identity, account, ledger, incidents)
-
-
-def learner_of(study: ResolvedStudy) -> Learner:
-    """Return a learner with the study's public first weights."""
-    return new_learner(study)

@@ -80,6 +80,10 @@ FUSED_ONLY = {
         lambda: nn.Sequential(nn.Embedding(5, 3, padding_idx=2), nn.Flatten(), nn.Linear(12, 2)),
         indices(5, 9, 4),
     ),
+    "in-place": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4), nn.ELU(inplace=True)),
+        normal(9, 6),
+    ),
     "norm-without-bias": (lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8, bias=False)), normal(9, 6)),
 }
 

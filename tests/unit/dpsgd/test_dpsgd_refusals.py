@@ -90,11 +90,6 @@ def test_options_without_a_rule(layer):
         fused(nn.Sequential(layer))
 
 
-def test_activations_in_place():
-    with pytest.raises(ConfigError, match=r"'1' \(ReLU\) changes what a layer returned"):
-        fused(nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)))
-
-
 def test_a_forward_patched_from_outside():
     layer = nn.Linear(2, 2)
     layer.forward = lambda rows: rows
@@ -249,18 +244,17 @@ def test_rows_that_leave_the_first_dimension(filled):
     refused(engine, loss, normal(4, 6), "sees 12 rows of a batch of 4")
 
 
-@pytest.mark.parametrize("where", ["input", "output"])
-def test_changes_in_place(filled, where):
+def test_an_input_changed_in_place(filled):
     module = filled(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)))
     engine = fused(module)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         hidden = module[0](rows).tanh()
         out = module[1](hidden)
-        (hidden if where == "input" else out).mul_(2.0)
+        hidden.mul_(2.0)
         return out.squeeze(1)
 
-    refused(engine, loss, normal(4, 3), "'1' .* changed in place")
+    refused(engine, loss, normal(4, 3), "'1' .* input changed in place")
 
 
 def test_layer_norm_over_rows(filled):
