@@ -11,7 +11,7 @@ from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.ledger.entries import Admitted, Closed
 from fedgen.ledger.store import Ledger
-from fedgen.runs.atomic import write_text
+from fedgen.runs.atomic import storage, write_text
 from fedgen.runs.lines import read_lines
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def open_desk(folder: RunFolder) -> Desk:
 
 def asked_rounds(folder: RunFolder) -> int:
     """Return how often a round was asked in this folder, every attempt counted; a site is charged no oftener."""
-    return len(read_lines(folder.root / "attempts.jsonl"))
+    path = folder.root / "attempts.jsonl"
+    with storage(folder.root):
+        return len(read_lines(path)) if path.is_file() else 0
 
 
 class LoggedProgress(ProgressStore):

@@ -195,14 +195,14 @@ def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
     private = prepared.study.privacy.insecure_seed is None
     statements = state(session.plan, session.spent(), private=private)
     lines = standing(read_rounds(folder.metrics))
-    stood = [line for line in lines if len(line.sites) >= prepared.resolved.quorum]
+    progress = ProgressStore(folder, progress_header(prepared.resolved)).latest()
     return RunRecord(
         study=prepared.study.study,
         study_hash=prepared.resolved.study_hash,
         run=session.run,
         outcome=outcome,
         rounds=prepared.study.training.rounds,
-        rounds_done=len(stood),
+        rounds_done=0 if progress is None else progress.round,
         started_at=session.clock.started_at,
         wall_s=round(session.clock.wall_s, 3),
         backend=session.backend,

@@ -269,13 +269,12 @@ class Coordinator:
             if verdict.code is not None:
                 self._listener(SiteRefused(round=number, site=verdict.site or "?", code=verdict.code))
         closed = fold.close()
-        if closed.present >= self._quorum:
-            progress = self._advance(number, closed, progress)
-        self._finish(number, attempt, closed, started, bytes_in, len(frame) * len(nodes))
-        return closed, progress
+        advanced = self._advance(number, closed, progress) if closed.present >= self._quorum else None
+        self._finish(ask, closed, started, bytes_in, len(frame) * len(nodes), advanced)
+        return closed, advanced or progress
 
     def _advance(self, number: int, closed: Closed, progress: Progress) -> Progress:
-        """Turn a round's sum into new weights and save them."""
+        """Turn a round's sum into new weights."""
         if self._gradient:
             self._step_gradient(closed)
         else:
@@ -284,14 +283,12 @@ class Coordinator:
         weights = self._learner.all_values()
         if not bool(torch.isfinite(weights).all()):
             raise IntegrityError("the new weights are not finite", code=Code.NOT_FINITE)
-        advanced = Progress(
+        return Progress(
             round=number,
             weights=weights,
             average=self._averaged(progress, weights),
             optimizer=self._optimizer.state() if self._gradient else {},
         )
-        self._store.save(advanced)
-        return advanced
 
     def _step_gradient(self, closed: Closed) -> None:
         """Add central noise where the trust mode says so, divide by the expected batch, and step."""
@@ -313,31 +310,42 @@ class Coordinator:
         return progress.average * warm + weights * (1 - warm)
 
     def _finish(
-        self, number: int, attempt: int, closed: Closed, started: float, bytes_in: int, bytes_out: int
+        self,
+        ask: Ask,
+        closed: Closed,
+        started: float,
+        bytes_in: int,
+        bytes_out: int,
+        advanced: Progress | None,
     ) -> None:
-        """Record and announce a closed round."""
+        """Record a closed round, save what it made, announce it.
+
+        The record comes first: a crash in between asks the round again, under an attempt that then stands; the
+        other way round, nobody would ever know who took part in a round that is in the model.
+        """
         seconds = time.monotonic() - started
-        stands = closed.present >= self._quorum
         self._record(
             RoundRecord(
-                round=number,
-                attempt=attempt,
+                round=ask.round,
+                attempt=ask.attempt,
                 sites=closed.aggregate.sites,
                 missing={site: str(code) for site, code in closed.missing.items()},
                 excluded=closed.excluded,
                 seconds=seconds,
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
-                heldout_loss=self._heldout_loss(number) if stands else None,
+                heldout_loss=None if advanced is None else self._heldout_loss(ask.round),
             )
         )
+        if advanced is not None:
+            self._store.save(advanced)
         self._listener(
             RoundFinished(
-                round=number,
-                attempt=attempt,
+                round=ask.round,
+                attempt=ask.attempt,
                 sites=closed.present,
                 roster=len(self._roster),
-                epsilon=self._epsilon(number),
+                epsilon=self._epsilon(ask.round),
                 allowed=self._plan.epsilon_allowed,
                 seconds=seconds,
             )

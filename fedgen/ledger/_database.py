@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["durable", "simulated", "read"]
 NOTES: Final = {True: "durable", False: "simulated: no fsync"}
+PAGE: Final = 1000
 _BUSY_MS: Final = 30_000
 
 
@@ -71,7 +72,6 @@ rows_from = (
     .order_by(entries.c.idx)
     .limit(sa.bindparam("most"))
 )
-all_hashes = sa.select(entries.c.idx, entries.c.hash)
 note_of = sa.select(meta.c.note).where(meta.c.id == 1)
 said_before = sa.select(entries.c.idx).where(entries.c.once == sa.bindparam("once"))
 
@@ -161,6 +161,23 @@ def sound(row: Any) -> bool:
     """Return whether a row of :data:`rows_from` or :data:`head_of` is a number followed by bytes."""
     number, *others = row
     return isinstance(number, int) and all(isinstance(value, bytes) for value in others)
+
+
+def rows(connection: sa.Connection, first: int = 0) -> Iterator[Any]:
+    """Yield all rows from ``first`` on, in order of index, a page at a time.
+
+    Raises:
+        IntegrityError: A row has columns of another type, or the index does not rise: in a damaged file a table
+            can run in a circle.
+    """
+    while page := connection.execute(rows_from, {"first": first, "most": PAGE}).all():
+        for row in page:
+            if not sound(row):
+                raise IntegrityError("a row has columns of another type", code=Code.LEDGER)
+            if row.idx < first:
+                raise IntegrityError("the rows do not stand in order", code=Code.LEDGER)
+            first = row.idx + 1
+            yield row
 
 
 def shape(connection: sa.Connection) -> set[tuple[str, str]]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fedgen.crypto.keys import VerifyKey
 from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from fedgen.privacy.budget import Spent
     from fedgen.privacy.events import Counts, Event
-
-_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +248,13 @@ class Ledger:
         """Yield the entries from ``first`` on, in order, in bounded memory."""
         while True:
             with self._transaction() as connection:
-                rows = connection.execute(db.rows_from, {"first": first, "most": _PAGE}).all()
-            for row in rows:
+                page = list(islice(db.rows(connection, first), db.PAGE))
+            for row in page:
                 entry, moment = from_body(row.body)
                 yield Recorded(row.idx, moment, row.hash, entry)
-            if len(rows) < _PAGE:
+            if len(page) < db.PAGE:
                 return
-            first += len(rows)
+            first = page[-1].idx + 1
 
     def checkpoint(self) -> Checkpoint:
         """Return the signed size and head, to be kept elsewhere: it shows a later rollback of the file."""
@@ -324,9 +323,9 @@ def _begin(connection: sa.Connection, wanted: Opened, key: Signer) -> Tally | No
 
 def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
     """Check that the ledger is the one meant; its totals are those kept, or read when first needed."""
-    head = connection.execute(db.head_of).one_or_none()
-    first = connection.execute(db.rows_from, {"first": 0, "most": 1}).one_or_none()
-    if head is None or first is None or not (db.sound(head) and _follows(first, Tally())):
+    head = connection.execute(db.head_of).first()
+    first = connection.execute(db.rows_from, {"first": 0, "most": 1}).first()
+    if not (head and db.sound(head) and first and db.sound(first) and _follows(first, Tally())):
         raise _damaged("the ledger does not begin as one", path)
     opened, _ = from_body(first.body)
     if not isinstance(opened, Opened) or opened.origin != wanted.origin:
@@ -343,18 +342,17 @@ def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
 
 def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) -> None:
     """Count what others appended since; refuse a file that was rolled back, does not chain, or is not ours."""
-    head = connection.execute(db.head_of).one()
+    head = connection.execute(db.head_of).first()
+    if head is None or not db.sound(head):
+        raise _damaged("the row that promises the head is missing", path)
     if (tally.size, tally.head) == (head.size, head.head):
         return
     last: Any = None
-    while db.sound(head) and tally.size < head.size:
-        rows = connection.execute(db.rows_from, {"first": tally.size, "most": _PAGE}).all()
-        for last in rows:
+    if tally.size < head.size:
+        for last in db.rows(connection, tally.size):
             if not _follows(last, tally):
                 raise _damaged(f"the ledger does not chain at entry {tally.size}", path)
             tally.add(last.idx, last.hash, from_body(last.body)[0])
-        if not rows:
-            break
     if last is None or (tally.size, tally.head) != (head.size, head.head):
         raise _damaged("the ledger was rolled back or replaced while it was open", path)
     # One signature is enough: its signer checked the one before, and the hashes tie everything between.
@@ -363,11 +361,9 @@ def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) 
 
 def _follows(row: Any, tally: Tally) -> bool:
     """Return whether ``row`` is the entry after the last one counted."""
-    return (
-        db.sound(row)
-        and (row.idx, row.prev) == (tally.size, tally.head)
-        and row.hash == entry_hash(row.prev, row.idx, row.body)
-    )
+    if (row.idx, row.prev) != (tally.size, tally.head):
+        return False
+    return bool(row.hash == entry_hash(row.prev, row.idx, row.body))
 
 
 def _damaged(what: str, path: Path) -> IntegrityError:

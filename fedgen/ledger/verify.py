@@ -27,12 +27,11 @@ from fedgen.ledger.entries import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from fedgen.crypto.keys import VerifyKey
 
-_PAGE: Final = 1000
 _NAMED_MAX: Final = 100
 _SHIFT_MAX: Final = 64
 
@@ -81,7 +80,14 @@ class _Findings:
     shift: int = 0  # how many entries are missing before this one, once renumbering was noticed
     last_time: datetime | None = None
     unsettled: dict[int, Reserved] = field(default_factory=dict)
-    hashes: dict[bytes, int] = field(default_factory=dict)
+    places: dict[bytes, int] = field(default_factory=dict)  # index by hash, of the entries so far
+    later: Callable[[], set[bytes]] = set  # reads all hashes of the file, for a closer look
+
+    def known(self) -> set[bytes]:
+        """Return the hashes of all entries of the file, read once and only if something is wrong."""
+        hashes = self.later()
+        self.later = lambda: hashes
+        return hashes
 
 
 def verify(
@@ -115,10 +121,10 @@ def verify(
             try:
                 with connection.begin():
                     _check_shape(found, connection)
-                    head = connection.execute(db.head_of).one_or_none()
+                    head = connection.execute(db.head_of).first()
                     note = connection.execute(db.note_of).scalar()
-                    found.hashes = {row.hash: row.idx for row in connection.execute(db.all_hashes)}
-                    for row in _rows(connection):
+                    found.later = lambda: {row.hash for row in db.rows(connection)}
+                    for row in db.rows(connection):
                         _check_row(found, row)
             finally:
                 connection.close()
@@ -144,19 +150,11 @@ def read(path: str | os.PathLike[str]) -> Iterator[Recorded]:
     with db.translated(place):
         connection = db.connect(place, "read")
         try:
-            for row in _rows(connection):
+            for row in db.rows(connection):
                 entry, moment = from_body(row.body)
                 yield Recorded(row.idx, moment, row.hash, entry)
         finally:
             connection.close()
-
-
-def _rows(connection: Any) -> Iterator[Any]:
-    """Yield all rows in order of index, a page at a time."""
-    first = 0
-    while rows := connection.execute(db.rows_from, {"first": first, "most": _PAGE}).all():
-        yield from rows
-        first = rows[-1].idx + 1
 
 
 def _check_shape(found: _Findings, connection: Any) -> None:
@@ -170,8 +168,6 @@ def _check_shape(found: _Findings, connection: Any) -> None:
 
 def _check_row(found: _Findings, row: Any) -> None:
     """Hold one row against the row before it, its own hash, its signature and its meaning."""
-    if not db.sound(row):
-        raise IntegrityError(f"entry {row.idx} has columns of another type", code=Code.LEDGER)
     if row.idx != found.count:
         found.problems.append(f"removed: entries {found.count} to {row.idx - 1} are missing")
         found.count, found.shift = row.idx, 0
@@ -184,6 +180,7 @@ def _check_row(found: _Findings, row: Any) -> None:
     if found.key is not None and not _signed(found.key, row):
         found.problems.append(f"not signed: entry {row.idx} does not carry a signature of the ledger's key")
     found.count, found.prev = row.idx + 1, row.hash
+    found.places[row.hash] = row.idx
 
 
 def _chains(found: _Findings, row: Any, position: int) -> bool:
@@ -205,7 +202,7 @@ def _diagnose(found: _Findings, row: Any) -> int:
 
 def _displaced(found: _Findings, row: Any, position: int) -> int:
     """Name why an intact row does not stand where it was written."""
-    if row.prev != found.prev and row.prev in found.hashes:
+    if row.prev != found.prev and row.prev in found.known():
         found.problems.append(
             f"reordered: entry {row.idx} was written at {position}, after another entry than the one before it"
         )
@@ -305,7 +302,7 @@ def _check_promise(found: _Findings, checkpoint: Checkpoint) -> None:
         found.problems.append(
             f"truncated: a checkpoint promises {checkpoint.size} entries, {found.count} are there"
         )
-    elif found.hashes.get(checkpoint.head) != checkpoint.size - 1:
+    elif found.places.get(checkpoint.head) != checkpoint.size - 1:
         found.problems.append(f"rewritten: entry {checkpoint.size - 1} is not the one a checkpoint promises")
 
 

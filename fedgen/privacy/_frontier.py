@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STEPS_MAX: Final = 10**7
 _SECANTS: Final = 20
+_REACHES: Final = 3
 
 
 def frontier(
@@ -66,11 +67,13 @@ class Frontier:
     def fits(self, n: int) -> bool:
         """Return whether ``n`` events fit on top of the history."""
         with self._lock:
-            if self._low < n < self._high and self._seen:
-                # Not the first question: reach ahead, so that the next rounds need not ask.
+            for _ in range(_REACHES):
                 ahead = int(self._predicted() * 0.99)
-                if n < ahead < self._high:
-                    self._probe(ahead)
+                # A first question about most of what could fit is answered as asked; it is a whole study.
+                whole = not self._seen and 4 * n >= ahead
+                if whole or not self._low < n < ahead < self._high:
+                    break
+                self._probe(ahead)  # reach ahead, so that the next rounds need not ask
             if self._low < n < self._high:
                 self._probe(n)
             return n <= self._low

@@ -156,7 +156,10 @@ class Site:
         invitation = self._memory.invitation()
         if invitation is None:
             return
-        _header, message, _body = self._open(invitation, peek(invitation))
+        try:
+            _header, message, _body = self._open(invitation, peek(invitation))
+        except IntegrityError:
+            return  # damaged, or another coordinator's: as if it were not there
         self._admission = self._agreed(expect(message, Join))
 
     def _expectation(self, header: Header) -> Expectation:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fedgen.cli.app import command, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ def fedgen(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def call(*arguments: object) -> Said:
         words = [str(argument) for argument in arguments]
         capsys.readouterr()
-        code = guarded(
-            lambda: command().main(args=words, prog_name="fedgen", standalone_mode=False), words
-        )
+        code = guarded(lambda: command().main(args=words, prog_name="fedgen", standalone_mode=False), words)
         captured = capsys.readouterr()
         return Said(code, captured.out, captured.err)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.ledgers import entries, reserved
@@ -15,6 +13,10 @@ from fedgen.config.plan import plan_of
 from fedgen.errors import BudgetExhausted
 from fedgen.ledger.entries import Refused, Reserved
 from fedgen.privacy.accountant import epsilon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 CEILING = 2.8
 

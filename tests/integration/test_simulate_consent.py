@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.ledgers import reserved
@@ -13,6 +11,10 @@ from support.studies import SCHEMA, write_consent, write_study
 import fedgen
 from fedgen.errors import ConfigError, DataError, QuorumLost, Refused
 from fedgen.runs.journal import read_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 CLOCK = {"clock_start": "2026-03-01T00:00:00Z", "clock_step_s": 3600}
 
@@ -68,7 +70,9 @@ def test_no_consent_at_any_site_is_a_refusal_with_its_reason(
     tmp_path: Path, fedgen: Callable[..., Any], purpose: str
 ) -> None:
     study = _study(tmp_path)
-    write_consent(tmp_path / "consent.csv", granted=0 if purpose == "train_generator" else 120, purpose=purpose)
+    write_consent(
+        tmp_path / "consent.csv", granted=0 if purpose == "train_generator" else 120, purpose=purpose
+    )
     said = fedgen("simulate", study, "--out", tmp_path / "run", "--json")
     assert said.code == 4
     assert said.document["error"] == "Refused"
@@ -94,7 +98,9 @@ def test_a_cohort_that_is_too_small_by_itself_is_a_lost_quorum(tmp_path: Path) -
 
 
 def test_a_site_under_the_minimum_cohort_sits_out_and_the_others_go_on(tmp_path: Path) -> None:
-    study = _study(tmp_path, data={"sites": {"count": 3, "split": "by", "by": "ward"}}, policy={"min_cohort": 4})
+    study = _study(
+        tmp_path, data={"sites": {"count": 3, "split": "by", "by": "ward"}}, policy={"min_cohort": 4}
+    )
     rows = [row.split(",") for row in (tmp_path / "rows.csv").read_text().splitlines()[1:]]
     people = [int(row[0][1:]) for row in rows if row[2] != "north"]
     lines = ["subject,purpose,status,recorded_at"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.ledgers import reserved
@@ -13,6 +12,9 @@ from support.studies import write_study
 import fedgen
 from fedgen.errors import QuorumLost
 from fedgen.runs.journal import RoundLine, read_rounds
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FAULTY = "site-02"
 

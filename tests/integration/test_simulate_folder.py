@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
@@ -14,18 +13,22 @@ from support.ledgers import entries, reserved, settled
 from support.studies import write_study
 
 import fedgen
-from fedgen.config.resolve import read_resolved
 from fedgen.config.plan import plan_of
+from fedgen.config.resolve import read_resolved
 from fedgen.errors import ConfigError
 from fedgen.ledger.entries import Closed
 from fedgen.models.state import load_tensors
 from fedgen.privacy.accountant import epsilon
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fedgen.Run]:
     folder = tmp_path_factory.mktemp("finished")
-    yield fedgen.simulate(write_study(folder, simulation={"judge": True}), out=folder / "run")
+    return fedgen.simulate(write_study(folder, simulation={"judge": True}), out=folder / "run")
 
 
 def test_every_promised_file_is_there(run: fedgen.Run) -> None:
@@ -42,16 +45,25 @@ def test_nothing_is_left_that_was_being_written(run: fedgen.Run) -> None:
 
 def test_run_json_names_the_digest_of_every_result(run: fedgen.Run) -> None:
     made = {item.path: item.sha256 for item in run.record.artefacts}
-    assert {"synthetic.parquet", "synthetic.csv", "report.html", "report.json", "evaluation.json"} <= set(made)
+    assert {"synthetic.parquet", "synthetic.csv", "report.html", "report.json", "evaluation.json"} <= set(
+        made
+    )
     for path, digest in made.items():
         assert hashlib.sha256((run.path / path).read_bytes()).hexdigest() == digest, path
 
 
 def test_run_json_holds_what_is_promised(run: fedgen.Run) -> None:
     document = json.loads((run.path / "run.json").read_text())
-    assert {"study", "study_hash", "outcome", "rounds_done", "wall_s", "privacy", "sites", "artefacts"} <= set(
-        document
-    )
+    assert {
+        "study",
+        "study_hash",
+        "outcome",
+        "rounds_done",
+        "wall_s",
+        "privacy",
+        "sites",
+        "artefacts",
+    } <= set(document)
     assert document["outcome"] == "completed"
     assert document["rounds_done"] == 3
     for statement in document["privacy"]:

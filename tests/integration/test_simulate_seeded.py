@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import fedgen
 import pytest
 import torch
-from fedgen.models.state import load_tensors
 from support.studies import write_study
+
+import fedgen
+from fedgen.models.state import load_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +13,9 @@ from support.studies import digits_study, write_study
 
 import fedgen
 from fedgen.models.state import load_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _weights(run: fedgen.Run) -> torch.Tensor:
@@ -28,7 +30,9 @@ def _weights(run: fedgen.Run) -> torch.Tensor:
         pytest.param({"privacy": {"trust": "central"}}, id="vae-gradient-central"),
         pytest.param({"training": {"local_steps": 2, "rounds": 2}}, id="vae-update"),
         pytest.param({"training": {"engine": "opacus", "rounds": 2}}, id="vae-opacus"),
-        pytest.param({"training": {"ema": 0.5, "optimizer": {"name": "sgd", "lr": 0.1}}}, id="vae-sgd-average"),
+        pytest.param(
+            {"training": {"ema": 0.5, "optimizer": {"name": "sgd", "lr": 0.1}}}, id="vae-sgd-average"
+        ),
         pytest.param(
             {"model": {"name": "tabular-gan", "generator": [8], "fake_batch": 8}}, id="gan-gradient-local"
         ),

@@ -111,6 +111,10 @@ class Desk:
 
     def join(self, **changes: Any) -> bytes:
         """Return a signed invitation."""
+        return self.signed(self.invitation(**changes))
+
+    def invitation(self, **changes: Any) -> Join:
+        """Return the message of an invitation."""
         fields = {
             "study_hash": self.study.study_hash,
             "study": self.study.canonical(),
@@ -118,7 +122,7 @@ class Desk:
             "coordinator": self.signing.public.hex(),
             "sealing_key": self.sealing.public.hex(),
         }
-        return self.signed(Join(**{**fields, **changes}))
+        return Join(**{**fields, **changes})
 
     def train(self, number: int = 1, attempt: int = 1, *, body: bytes | None = None, **changes: Any) -> bytes:
         """Return a signed request for one round."""

@@ -281,7 +281,7 @@ def test_many_rows_in_little_scratch_are_the_same_sum(filled, looped, monkeypatc
     wanted = looped(module, loss_of(module), rows, 1.0)
     flat = FlatParameters(module)
     out = torch.zeros(flat.size)
-    monkeypatch.setattr("fedgen.dpsgd.fused._SCRATCH", 4000)  # two rows at a time
+    monkeypatch.setattr("fedgen.dpsgd.summing._SCRATCH", 4000)  # two rows at a time
     rows = torch.cat([rows, torch.full_like(rows[:1], float("nan"))])
     seen = make_engine("fused", flat, module, 1.0).clipped_sum_(out, loss_of(module), rows)
     assert seen == Clipped(10, 1)

@@ -434,3 +434,55 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path, monkeypatch
     assert report.ok
     assert len(report.warnings) == 2
     assert all(warning.startswith("clock: entry") for warning in report.warnings)
+
+
+def test_a_copy_made_while_the_ledger_is_in_use_is_an_earlier_whole_state(tmp_path: Path) -> None:
+    """A power cut between two commits leaves what was acknowledged, and what it leaves is a ledger."""
+    path, copy = tmp_path / "ledger.db", tmp_path / "copy" / "ledger.db"
+    copy.parent.mkdir()
+    with opened(path, durable=True) as ledger:
+        for round_ in range(1, 6):
+            reserve(ledger, round_)
+            copied = {file.name: file.read_bytes() for file in tmp_path.glob("ledger.db*")}
+            for name in ("ledger.db", "ledger.db-wal"):
+                copy.with_name(name).write_bytes(copied[name])
+            copy.with_name("ledger.db-shm").unlink(missing_ok=True)
+            with opened(copy, durable=True) as revived:
+                assert revived.last_round(H) == round_
+                assert revived.spent("claims") == ((STEP, 4 * round_),)
+            assert verify(copy, KEY.verify_key).ok
+
+
+def test_an_entry_that_was_never_committed_was_never_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Torn(SigningKey):
+        """A key whose holder dies while it signs."""
+
+        def sign(self, label: str, data: Any) -> bytes:
+            if self.dies:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+            return super().sign(label, data)
+
+    key = Torn(KEY._key)
+    monkeypatch.setattr(Torn, "dies", False, raising=False)
+    with opened(tmp_path / "ledger.db", signing_key=key) as ledger:
+        reserve(ledger, 1)
+        monkeypatch.setattr(Torn, "dies", True)
+        with pytest.raises(KeyboardInterrupt):
+            reserve(ledger, 2)
+        monkeypatch.setattr(Torn, "dies", False)
+        assert ledger.spent("claims") == ((STEP, 4),)
+        assert reserve(ledger, 2).index == 2
+    assert verify(tmp_path / "ledger.db", KEY.verify_key).ok
+
+
+def test_many_ledgers_open_and_close_without_leaving_files_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    for turn in range(2):
+        for site in range(30):
+            with opened(tmp_path / f"{site}.db", origin=f"site-{site}") as ledger:
+                reserve(ledger, turn + 1)
+                assert ledger.spent("claims") == ((STEP, 4 * (turn + 1)),)
+    after = len(list(Path("/proc/self/fd").iterdir())) if before else 0
+    assert after <= before

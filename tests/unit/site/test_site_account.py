@@ -35,17 +35,7 @@ class Books:
         self.account = Account(self.ledger, DATASET, self.rules)
 
     def admit(self, study: ResolvedStudy, run: str = "22" * 32) -> Admission:
-        from fedgen.messages import Join
-
-        desk = Desk(study, run=run)
-        join = Join(
-            study_hash=study.study_hash,
-            study=study.canonical(),
-            run=run,
-            coordinator=desk.signing.public.hex(),
-            sealing_key=desk.sealing.public.hex(),
-        )
-        return admit(join, self.rules)
+        return admit(Desk(study, run=run).invitation(), self.rules)
 
     def kinds(self) -> list[str]:
         with self.ledger() as ledger:

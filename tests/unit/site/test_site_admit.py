@@ -8,7 +8,6 @@ import pytest
 from support.federation import Desk, small_study
 
 from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError, Refused, code_of
-from fedgen.messages import Join, decode
 from fedgen.schema.table import parse_schema
 from fedgen.site.admit import Admission, admit
 from fedgen.site.rules import SiteRules
@@ -16,21 +15,8 @@ from fedgen.site.rules import SiteRules
 OPEN = {"name": "site-01", "min_cohort": 1, "consent_required": False}
 
 
-def _join(desk: Desk, **changes: Any) -> Join:
-    """Return the invitation as a site decodes it."""
-    from fedgen.crypto.envelope import Expectation, open_frame
-
-    expect = Expectation(study_hash=None, run=None, recipient="site-01")
-    _header, frame = open_frame(
-        desk.join(**changes), verify_key=desk.signing.verify_key, sealing_key=None, expect=expect
-    )
-    message, _body = decode(frame)
-    assert isinstance(message, Join)
-    return message
-
-
 def _admit(desk: Desk, join: dict[str, Any] | None = None, **rules: Any) -> Admission:
-    return admit(_join(desk, **(join or {})), SiteRules(**{**OPEN, **rules}))
+    return admit(desk.invitation(**(join or {})), SiteRules(**{**OPEN, **rules}))
 
 
 def _code(error: pytest.ExceptionInfo[FedgenError]) -> Code:
@@ -71,7 +57,7 @@ def test_a_text_that_merely_means_the_same_is_refused() -> None:
 
 def test_a_rate_that_does_not_follow_from_the_roster_is_refused() -> None:
     desk = Desk(small_study(training={"sample_rate": None, "batch": 10}))
-    forged = desk.study.canonical().replace('"sample_rate":0.25}', '"sample_rate":0.01}')
+    forged = desk.study.canonical().replace('"sample_rate":0.25,', '"sample_rate":0.01,')
     assert forged != desk.study.canonical()
     with pytest.raises(Refused) as error:
         _admit(desk, {"study": forged})
