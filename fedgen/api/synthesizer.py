@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,7 +68,8 @@ class Synthesizer:
         sample_rate: Poisson rate of a round, in (0, 1].
         options: Further keys of the study's ``model`` section.
         training: Further keys of the study's ``training`` section.
-        folder: Where the run folder is made; None means a temporary one that lives as long as this object.
+        folder: Where the run folder is made; None means a temporary one for each fit, gone with
+            this object.
     """
 
     def __init__(
@@ -94,7 +97,6 @@ class Synthesizer:
             **(training or {}),
         }
         self._folder = None if folder is None else Path(folder)
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.run_: Run | None = None
 
     def fit(self, tables: Sequence[pd.DataFrame | pa.Table], *, listener: Listener = silent) -> Synthesizer:
@@ -113,8 +115,9 @@ class Synthesizer:
         prepared = self._prepared(tables)
         folder = self._folder
         if folder is None:  # every fit is a study of its own and spends anew
-            self._temporary = tempfile.TemporaryDirectory(prefix="fedgen-")
-            folder = Path(self._temporary.name) / "run"
+            temporary = tempfile.mkdtemp(prefix="fedgen-")
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            folder = Path(temporary) / "run"
         self.run_ = run_prepared(prepared, folder, listener=listener)
         return self
 

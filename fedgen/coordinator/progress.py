@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedgen.errors import IntegrityError
+from fedgen.errors import Code, IntegrityError
 from fedgen.models.state import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -74,7 +75,7 @@ class ProgressStore:
         """Return the newest checkpoint that is whole, or None.
 
         Raises:
-            IntegrityError: The newest whole checkpoint belongs to another study or model.
+            IntegrityError: The newest whole checkpoint belongs to another study, model or round.
         """
         torn: IntegrityError | None = None
         for path in self._folder.checkpoints_newest_first():
@@ -84,6 +85,10 @@ class ProgressStore:
                 torn = error
                 continue
             self._check(header)
+            if "weights" not in tensors or path != self._path_of(header):
+                raise IntegrityError(
+                    "a checkpoint of another round than its name says", code=Code.STALE_ROUND, where=path
+                )
             return Progress(
                 round=int(header["round"]),
                 weights=tensors["weights"].to(torch.float32),
@@ -97,6 +102,11 @@ class ProgressStore:
         if torn is not None:
             raise torn
         return None
+
+    def _path_of(self, header: Mapping[str, str]) -> Path | None:
+        """Return where a checkpoint with this header belongs."""
+        number = header.get("round", "")
+        return self._folder.checkpoint(int(number)) if number.isdecimal() else None
 
     def _check(self, header: Mapping[str, str]) -> None:
         for name, value in self._header.items():

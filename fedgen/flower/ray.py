@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
@@ -29,6 +30,7 @@ def run_on_ray(server: ServerApp, client: ClientApp, nodes: int) -> None:
         raise MissingExtra("sim", needed_for="--backend ray") from error
     from flwr.simulation import run_simulation
 
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # it announces, in colour, what becomes of its own CLI
     raised: list[BaseException] = []
     _remember(server, raised)
     run_simulation(

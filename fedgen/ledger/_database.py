@@ -97,7 +97,7 @@ TRIGGERS: Final = {
 }
 
 TABLES: Final = {("table", "entries"), ("table", "meta")}
-SHAPE: Final = TABLES | {("trigger", name) for name in TRIGGERS}
+GUARDS: Final = {("trigger", f"CREATE TRIGGER {name} {text}") for name, text in TRIGGERS.items()}
 
 _target: ContextVar[tuple[str, Mode]] = ContextVar("fedgen_ledger_target")
 
@@ -181,17 +181,18 @@ def rows(connection: sa.Connection, first: int = 0) -> Iterator[Any]:
 
 
 def shape(connection: sa.Connection) -> set[tuple[str, str]]:
-    """Return kind and name of everything in the file, SQLite's own indexes left out."""
-    rows = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
-    return {(str(kind), str(name)) for kind, name in rows}
+    """Return kind and name of everything in the file, SQLite's own indexes left out; a trigger's text is its name."""
+    query = "SELECT type, CASE type WHEN 'trigger' THEN sql ELSE name END FROM sqlite_master"
+    found = {(str(kind), str(name)) for kind, name in connection.exec_driver_sql(query)}
+    return {(kind, name) for kind, name in found if not name.startswith("sqlite_")}
 
 
 def create(connection: sa.Connection, *, durable: bool, genesis: bytes) -> None:
     """Create tables and triggers inside the caller's transaction."""
     metadata.create_all(connection, checkfirst=False)
     connection.execute(meta.insert(), {"id": 1, "note": NOTES[durable], "size": 0, "head": genesis})
-    for name, text in TRIGGERS.items():
-        connection.exec_driver_sql(f"CREATE TRIGGER {name} {text}")
+    for _, text in GUARDS:
+        connection.exec_driver_sql(text)
 
 
 def touch(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -64,6 +65,16 @@ def test_a_second_fit_is_a_study_of_its_own() -> None:
     assert second is not None
     assert second.path != first.path
     assert len(synthesizer.sample(2)) == 2
+
+
+def test_temporary_folders_go_with_their_synthesizer() -> None:
+    synthesizer = _new().fit([_frame(0), _frame(40)])
+    assert synthesizer.run_ is not None
+    path = synthesizer.run_.path
+    assert path.is_dir()
+    del synthesizer
+    gc.collect()
+    assert not path.exists()
 
 
 def test_a_folder_of_ones_own_is_a_run_folder_and_is_not_used_twice(tmp_path: Path) -> None:

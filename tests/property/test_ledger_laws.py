@@ -155,9 +155,9 @@ def honest() -> bytes:
 
 
 def content(path: Path) -> Any:
-    """Everything the rows of a file say, or None if they cannot be read."""
+    """Everything the rows of a file say to somebody who only reads, or None if they cannot be read."""
     try:
-        with closing(sqlite3.connect(path)) as raw:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as raw:
             rows = raw.execute("SELECT idx, prev, body, hash, signature FROM entries ORDER BY idx").fetchall()
             return rows, raw.execute("SELECT note, size, head FROM meta").fetchall()
     except (sqlite3.Error, UnicodeDecodeError):

@@ -288,13 +288,20 @@ def test_a_settlement_of_nothing_is_named(path: Path) -> None:
     assert verify(path).problems == ("unfounded: entry 4 settles a reservation that is not open",)
 
 
-def test_missing_triggers_are_a_warning(path: Path) -> None:
-    raw = sqlite3.connect(path)
-    raw.execute("DROP TRIGGER entries_never_leave")
-    raw.close()
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1",
+        "CREATE TRIGGER entries_never_leave BEFORE DELETE ON entries BEGIN SELECT 1; END",
+    ],
+)
+def test_missing_or_other_triggers_are_a_warning(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("DROP TRIGGER entries_never_leave")
+        raw.execute(statement)
     report = verify(path)
     assert report.ok
-    assert report.warnings == ("unguarded: triggers that refuse changes are missing from the file",)
+    assert report.warnings == ("unguarded: triggers that refuse changes are missing or others",)
 
 
 @pytest.mark.parametrize(
