@@ -76,7 +76,7 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         ConfigError: The study, its schema or its data is wrong.
     """
-    resolved = _resolved(study, overrides)
+    resolved = resolved_of(study, overrides)
     plan = plan_of(resolved)
     event, steps = plan.event_per_round()
     spent = {entry.name: ((event, steps * plan.rounds),) for entry in resolved.roster}
@@ -92,7 +92,7 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
     )
 
 
-def _resolved(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
+def resolved_of(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
     """Return a study resolved against its data, or the resolved study of a run folder as it stands."""
     from pathlib import Path
 

@@ -191,7 +191,7 @@ def create(connection: sa.Connection, *, durable: bool, genesis: bytes) -> None:
     """Create tables and triggers inside the caller's transaction."""
     metadata.create_all(connection, checkfirst=False)
     connection.execute(meta.insert(), {"id": 1, "note": NOTES[durable], "size": 0, "head": genesis})
-    for _, text in GUARDS:
+    for _, text in sorted(GUARDS):
         connection.exec_driver_sql(text)
 
 

@@ -147,7 +147,15 @@ class Learner:
         self.private.load_(values)
 
     def load_all_(self, values: Tensor) -> None:
-        """Copy ``values``, shape ``(all_parameters,)``: private first, then public."""
+        """Copy ``values``, shape ``(all_parameters,)``: private first, then public.
+
+        Raises:
+            ValueError: Another shape, or a value that is not finite; nothing was changed.
+        """
+        if values.shape != (self.all_parameters,):
+            raise ValueError(f"values must have shape ({self.all_parameters},), not {tuple(values.shape)}")
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("values must be finite")
         split = self.parameters
         self.private.load_(values[:split])
         if self.public is not None:
