@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedgen.cli.output import emit, table
-from fedgen.cli.verbs import Changes, Debug, Json, StudyFile
+from fedgen.cli.verbs import Changes, Debug, Json, StudyFile  # noqa: TC001 - typer reads them at run time
 from fedgen.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -24,23 +24,37 @@ def selftest(
     examined = examine(study, set_ or ())
     emit(examined.to_json(), as_json=json_, text=as_text(examined))
     if not examined.passed:
-        raise IntegrityError("the engine does not keep what the plan charges", where=study, hint="train nothing with it")
+        raise IntegrityError(
+            "the engine does not keep what the plan charges", where=study, hint="train nothing with it"
+        )
 
 
 def as_text(examined: Examined) -> str:
     """Return what was found, one claim a line."""
-    found = examined.found
+    found, noise = examined.found, examined.found.noise
+    scale = f"{noise.ratio:.4f} of what is charged, accepted {noise.low:.4f} to {noise.high:.4f}"
     return table(
         [
-            (_mark(found.bounded), "one extreme record", f"moved the sum by {found.moved:.6g}, at most {found.clip:g}"),
-            (_mark(found.unclipped > found.clip), "control: without clipping", f"it would have been {found.unclipped:.4g}"),
             (
-                _mark(found.noise.passed),
-                "noise scale",
-                f"{found.noise.ratio:.4f} of what is charged, accepted {found.noise.low:.4f} to {found.noise.high:.4f}, "
-                f"{found.noise.samples:,} samples, error rates 1e-6",
+                _mark(found.bounded),
+                "one extreme record",
+                f"moved the sum by {found.moved:.6g}, at most {found.clip:g}",
             ),
-            (_mark(not found.control.passed), "control: noise 10 % too small", f"found out at {found.control.ratio:.4f}"),
+            (
+                _mark(found.unclipped > found.clip),
+                "control: without clipping",
+                f"it would have moved it by {found.unclipped:.4g}",
+            ),
+            (
+                _mark(noise.passed),
+                "noise scale",
+                f"{scale}, {noise.samples:,} samples, error rates 1e-6",
+            ),
+            (
+                _mark(not found.control.passed),
+                "control: noise 10 % too small",
+                f"found out at {found.control.ratio:.4f}",
+            ),
         ]
     )
 

@@ -66,6 +66,7 @@ class OpacusEngine:
         if count == 0:
             return Clipped(0, 0)
         held = [parameter.grad for parameter in self.flat.parameters]
+        layouts = [part.register_forward_pre_hook(_canonical) for part in self.module.modules()]
         hooks = self._attach()
         try:
             for parameter in self.flat.parameters:
@@ -77,6 +78,8 @@ class OpacusEngine:
             samples = [self._sample(k, count) for k in range(len(held))]
         finally:
             self._detach(hooks)
+            for layout in layouts:
+                layout.remove()
             for parameter, gradient in zip(self.flat.parameters, held, strict=True):
                 parameter.grad = gradient
         with torch.no_grad():
@@ -142,6 +145,15 @@ def _refuse_known_faults(module: nn.Module) -> None:
             fault = "has no bias, which Opacus takes for granted"
         if fault:
             raise ConfigError(f"layer {name!r} ({type(layer).__name__}) {fault}", hint="use engine: fused")
+
+
+def _canonical(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a layer's inputs in the one memory layout that Opacus reads right.
+
+    Opacus 1.6 unfolds a convolution's input as if it were contiguous; in channels-last, which torch chooses by
+    itself after a permute, its per-row gradients are silently wrong.
+    """
+    return tuple(x.contiguous() if isinstance(x, torch.Tensor) else x for x in inputs)
 
 
 def _backward(total: Tensor) -> None:

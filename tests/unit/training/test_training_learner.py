@@ -73,7 +73,12 @@ def test_one_row_moves_the_clear_sum_by_at_most_the_clip(name: str, engine: str)
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_outlier_among_others_moves_the_sum_by_at_most_the_clip(name: str, engine: str) -> None:
+def test_an_outlier_among_others_moves_the_sum_by_at_most_the_clip(
+    name: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch draws other numbers for other batch sizes, so the latent stands still while a row comes and goes.
+    for module in ("tabular_vae", "image_vae"):
+        monkeypatch.setattr(f"fedgen.models.{module}.reparametrise", lambda mean, _spread, _generator: mean)
     learner = _learner(name, engine)
     common = _rows(name, 12, seed=3)
     real = learner.model.private_loss
@@ -87,7 +92,6 @@ def test_an_outlier_among_others_moves_the_sum_by_at_most_the_clip(name: str, en
     without = _sum(learner, common)
     outlier = _rows(name, 1, seed=9)
     with_it = _sum(learner, np.concatenate([common, outlier]))
-    # The reparametrisation draws noise row by row, so the first twelve rows see the same draws either way.
     moved = float((with_it - without).norm())
     assert moved <= CLIP * (1 + 1e-4)
     assert moved > 0.9 * CLIP
