@@ -131,7 +131,8 @@ def run_prepared(
         raise ConfigError("tables in memory cannot be handed to Ray", hint="use the inprocess backend")
     # A folder in which no round was ever asked holds nothing that a second start could mix or spend twice.
     untouched = asked_rounds(RunFolder(root)) == 0
-    with claim(root, prepared.resolved, resume=resume or untouched) as folder:
+    share = max(1, (os.cpu_count() or 1) // _workers(len(prepared.resolved.roster)))
+    with claim(root, prepared.resolved, resume=resume or untouched) as folder, _torch_threads(share):
         from fedgen.api.results import finished
 
         if resume and finished(folder):
@@ -199,11 +200,18 @@ def _rounds(session: Session, desk: Desk, sites: SimulatedSites, watch: Watch, o
     return ended.outcome
 
 
+def _kept(folder: RunFolder) -> str:
+    """Return what an early end left behind, as it is."""
+    if folder.checkpoints_newest_first():
+        return "the last safe model and its report are kept"
+    return "no round was finished, so there is a report and no model"
+
+
 def _raise_for(outcome: str, folder: RunFolder, watch: Watch) -> None:
     """Turn an early end into its exit code; the folder already holds the last safe model and report."""
     if outcome == "budget":
         raise BudgetExhausted(
-            "the budget of the sites ended the run; the last safe model and its report are kept",
+            f"the budget of the sites ended the run; {_kept(folder)}",
             where=folder.root,
             hint="see report.html",
         )
@@ -217,7 +225,7 @@ def _raise_for(outcome: str, folder: RunFolder, watch: Watch) -> None:
         )
     if outcome == "quorum":
         raise QuorumLost(
-            "too few sites answered; the last good model and its report are kept",
+            f"too few sites answered; {_kept(folder)}",
             where=folder.root,
             hint="see report.html for each site's reason; go on with --resume",
         )
@@ -308,10 +316,12 @@ def _carry(
         return
     from fedgen.flower.simulate import run_in_process
 
-    cores = os.cpu_count() or 1
-    workers = min(count, cores)
-    with _torch_threads(max(1, cores // workers)):
-        run_in_process(server_app(loop), client_app(sites.door), count, workers)
+    run_in_process(server_app(loop), client_app(sites.door), count, _workers(count))
+
+
+def _workers(sites: int) -> int:
+    """Return how many threads answer for the sites: one a core, no more than there are sites."""
+    return min(sites, os.cpu_count() or 1)
 
 
 @contextmanager

@@ -100,5 +100,7 @@ def _placed(error: ConfigError, path: Path, lines: Lines, overrides: frozenset[K
     parts = (error.key or "").split(".") if error.key else []
     key: Key = tuple(int(part) if part.isdecimal() else part for part in parts)
     changed = any(key[:size] in overrides for size in range(1, len(key) + 1))
+    # A key that only the command line spells, such as a section with a slip in its name, is not in the file.
+    changed = changed or (key not in lines.places and any(set_[: len(key)] == key for set_ in overrides))
     where, line = (OVERRIDE, None) if changed else (path, lines.of(key))
     return ConfigError(error.what, where=where, line=line, key=error.key, hint=error.hint)

@@ -86,6 +86,17 @@ class VerifyKey:
         except InvalidSignature:
             raise IntegrityError("the signature does not match", code=Code.BAD_SIGNATURE) from None
 
+    def verify_text(self, text: str, signature: Buffer) -> None:
+        """Return if ``signature`` was made by :meth:`SigningKey.sign_text` over this text.
+
+        Raises:
+            IntegrityError: It was not (code ``bad-signature``).
+        """
+        try:
+            self._key.verify(bytes(memoryview(signature)), _note(text))
+        except (InvalidSignature, ValueError):
+            raise IntegrityError("the signature does not match", code=Code.BAD_SIGNATURE) from None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VerifyKey) and self.public == other.public
 
@@ -197,6 +208,19 @@ class SigningKey(_Private):
         """
         return self._key.sign(domain(label) + bytes(memoryview(data)))
 
+    def sign_text(self, text: str) -> bytes:
+        """Sign the text of a note, as others outside this package do; verified by :meth:`VerifyKey.verify_text`.
+
+        Guarantees:
+            - Never valid under a label of :meth:`sign`: a label's prefix holds a NUL byte, a text cannot.
+
+        Raises:
+            ValueError: The text holds control characters other than line breaks, or does not end with one.
+
+        Source: C2SP signed-note: plain Ed25519 over the text.
+        """
+        return self._key.sign(_note(text))
+
 
 class SealingKey(_Private):
     """A hybrid ML-KEM-768 and X25519 private key: who holds it can open what was sealed for it.
@@ -261,6 +285,13 @@ def seal(public: bytes, secret: bytes, *, info: bytes) -> bytes:
         return _SUITE.encrypt(secret, _parse(public), info)
     except ValueError:
         raise IntegrityError("this is not a public sealing key", code=Code.MALFORMED) from None
+
+
+def _note(text: str) -> bytes:
+    """Return the bytes of a note's text; ``ValueError`` if they could be taken for something else."""
+    if not text.endswith("\n") or any(character < " " and character != "\n" for character in text):
+        raise ValueError("a note is lines of text, without control characters")
+    return text.encode()
 
 
 def _check(tag: str, secret: bytes, public: bytes) -> str:

@@ -8,18 +8,16 @@ Bounds and edges come from the experiment's design and the codebook, never from 
 design are frequent, so each has a narrow bin of its own; decoding draws inside it and so gives the amount
 back almost exactly.
 
-=========  =============================================================================================
-mdvis      face-to-face visits to a physician in the year; 100 is a generous bound
-lncoins    ``ln(coinsurance + 1)``; rates of 0, 25, 50, 95 and 100 percent
-idp        on the plan with an individual deductible
-lpi        ``ln(max(1, participation incentive))``, in dollars a year; up to the greatest possible loss of
-$1,000, bounded at $1,500 for families that were paid more fmde       ``ln(max(1, MDE / (0.01
-coinsurance)))``, 0 on the deductible plan; MDE is the maximum dollar expenditure: $1,000 or $750 (5, 10 or
-15 percent of income if less), or $150 a person up to $450 a family physlm     physical limitation at
-baseline: 0 or 1, or in between where it was imputed by a group's mean disea      chronic diseases at
-baseline, as an index from 0 to 100; fractions, partly imputed hlthg ..   self-rated health good, fair or
-poor; excellent is the rest
-=========  =============================================================================================
+- ``mdvis``: face-to-face visits to a physician in the year; 100 is a generous bound.
+- ``lncoins``: ``ln(coinsurance + 1)``; rates of 0, 25, 50, 95 and 100 percent.
+- ``idp``: on the plan with an individual deductible.
+- ``lpi``: ``ln(max(1, participation incentive))``, in dollars a year; up to the greatest possible loss of
+  $1,000, bounded at $1,500 for families that were paid more.
+- ``fmde``: ``ln(max(1, MDE / (0.01 coinsurance)))``, 0 on the deductible plan; MDE is the maximum dollar
+  expenditure: $1,000 or $750 (5, 10 or 15 percent of income if less), or $150 a person up to $450 a family.
+- ``physlm``: physical limitation at baseline: 0 or 1, or in between where it was imputed by a group's mean.
+- ``disea``: chronic diseases at baseline, as an index from 0 to 100; fractions, partly imputed.
+- ``hlthg``, ``hlthf``, ``hlthp``: self-rated health good, fair or poor; excellent is the rest.
 
 The label is ``hlthg``: 36 percent of the rows, told by the other columns neither trivially nor not at all.
 ``idp`` would be trivial (it follows from plan amounts), ``physlm`` is not a class, and ``hlthp`` is too

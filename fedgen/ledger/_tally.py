@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from fedgen.ledger import merkle
 from fedgen.ledger.entries import GENESIS, Reserved, Settled
 from fedgen.privacy.budget import Spent
 
@@ -26,6 +27,7 @@ class Tally:
     totals: dict[str, dict[str, dict[Event, int]]] = field(default_factory=dict)  # by data set and study
     latest: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # by study and run
     unsettled: dict[int, Reserved] = field(default_factory=dict)
+    frontier: list[bytes] = field(default_factory=list)  # of the Merkle tree over the hashes
 
     def add(self, index: int, entry_hash: bytes, entry: Entry) -> None:
         """Count one more entry."""
@@ -37,7 +39,13 @@ class Tally:
             self.unsettled[index] = entry
         elif isinstance(entry, Settled):
             self.unsettled.pop(entry.reservation, None)
+        merkle.push(self.frontier, index, merkle.leaf_hash(entry_hash))
         self.size, self.head = index + 1, entry_hash
+
+    @property
+    def root(self) -> bytes:
+        """Root of the Merkle tree over the hashes of the entries so far."""
+        return merkle.root_of(self.frontier)
 
     def spent(self, dataset: str, study_hash: str | None) -> Spent:
         """Return everything reserved on a data set, and by one study of it."""

@@ -1,21 +1,34 @@
-"""A signed head: what a ledger promises to contain, kept by somebody else.
+"""A signed tree head: what a ledger promises to contain, kept by somebody else.
 
-A file can be rolled back to an earlier state that is whole in itself; only a checkpoint kept elsewhere shows it. The
-Merkle tree and the C2SP note format will take this place; the label of the signature carries the version.
+A file can be rolled back to an earlier state that is whole in itself; only a checkpoint kept elsewhere shows it. It is
+text that any tool of the transparency-log world reads: a C2SP signed note with a tlog-checkpoint inside.
+
+Source: C2SP signed-note and tlog-checkpoint; Ed25519 is signature type 0x01.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
-from fedgen.messages import canonical
+from fedgen.errors import Code, ConfigError, IntegrityError
 
 if TYPE_CHECKING:
+    import os
+
     from fedgen.crypto.keys import VerifyKey
 
 ENTRY_LABEL: Final = "ledger/entry"
-CHECKPOINT_LABEL: Final = "ledger/checkpoint"
+MAX_TEXT: Final = 2**16
+MAX_SIGNATURES: Final = 64
+_ED25519: Final = b"\x01"
+_ID: Final = 4
+_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_LINE: Final = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)")
 
 
 class Signer(Protocol):
@@ -30,27 +43,55 @@ class Signer(Protocol):
         """Return the signature of ``data`` for one purpose."""
         ...
 
+    def sign_text(self, text: str, /) -> bytes:
+        """Return the signature of the text of a note."""
+        ...
+
+
+def key_name(origin: str) -> str:
+    """Return the name of a ledger's key in a note: its origin, with what a name must not hold percent-encoded."""
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in character.encode())
+        if character.isspace() or character in "+%"
+        else character
+        for character in origin
+    )
+
+
+def key_id(name: str, public: bytes) -> bytes:
+    """Return the four bytes that tell keys of one name apart.
+
+    Source: C2SP signed-note, "Ed25519 signatures".
+    """
+    return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:_ID]
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The size and head of a ledger at one moment, signed by its key.
+    """The size and root of a ledger at one moment, signed by its key.
+
+    Guarantees:
+        - ``from_text(to_text())`` is the same checkpoint, and ``to_text(from_text(text))`` the same text.
+        - Signatures of others, such as witnesses, are kept and not believed.
 
     Attributes:
         origin: Name of the ledger.
         size: Number of entries.
-        head: Hash of the last of them.
-        signature: Ed25519 over the canonical JSON of the three.
+        root: Root of the Merkle tree over their hashes, 32 bytes.
+        signatures: Pairs of key name and what it brings: four bytes of key id, then the signature.
     """
 
     origin: str
     size: int
-    head: bytes
-    signature: bytes
+    root: bytes
+    signatures: tuple[tuple[str, bytes], ...]
 
     @classmethod
-    def signed(cls, origin: str, size: int, head: bytes, key: Signer) -> Checkpoint:
+    def signed(cls, origin: str, size: int, root: bytes, key: Signer) -> Checkpoint:
         """Return a fresh checkpoint; inverse of :meth:`verify`."""
-        return cls(origin, size, head, key.sign(CHECKPOINT_LABEL, _promise(origin, size, head)))
+        name = key_name(origin)
+        signature = key_id(name, key.public) + key.sign_text(_body(origin, size, root))
+        return cls(origin, size, root, ((name, signature),))
 
     def verify(self, key: VerifyKey) -> None:
         """Return if ``key`` signed this checkpoint.
@@ -58,30 +99,72 @@ class Checkpoint:
         Raises:
             IntegrityError: It did not (code ``bad-signature``).
         """
-        key.verify(CHECKPOINT_LABEL, _promise(self.origin, self.size, self.head), self.signature)
+        name = key_name(self.origin)
+        own = key_id(name, key.public)
+        found = [blob[_ID:] for who, blob in self.signatures if who == name and blob[:_ID] == own]
+        if not found:
+            raise IntegrityError("the checkpoint is not signed by the ledger's key", code=Code.BAD_SIGNATURE)
+        for signature in found:
+            key.verify_text(_body(self.origin, self.size, self.root), signature)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the checkpoint as JSON values; inverse of :meth:`from_json`."""
-        return {
-            "origin": self.origin,
-            "size": self.size,
-            "head": self.head.hex(),
-            "signature": self.signature.hex(),
-        }
+    def to_text(self) -> str:
+        """Return the checkpoint as a signed note; inverse of :meth:`from_text`."""
+        lines = "".join(f"— {name} {b64encode(blob).decode()}\n" for name, blob in self.signatures)
+        return f"{_body(self.origin, self.size, self.root)}\n{lines}"
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Checkpoint:
-        """Return the checkpoint in ``value``; inverse of :meth:`to_json`.
+    def from_text(cls, text: str) -> Checkpoint:
+        """Return the checkpoint in a signed note; inverse of :meth:`to_text`. Nothing is believed yet.
 
         Raises:
-            ValueError: It is not exactly a checkpoint.
+            IntegrityError: It is not exactly a checkpoint (code ``malformed``).
         """
-        if set(value) != {"origin", "size", "head", "signature"} or type(value["size"]) is not int:
-            raise ValueError("not a ledger checkpoint")
-        head, signature = bytes.fromhex(value["head"]), bytes.fromhex(value["signature"])
-        return cls(str(value["origin"]), value["size"], head, signature)
+        try:
+            made = cls._parse(text)
+        except ValueError:
+            raise IntegrityError("this is not a ledger checkpoint", code=Code.MALFORMED) from None
+        if made.to_text() != text:
+            raise IntegrityError("the checkpoint is not in its canonical form", code=Code.MALFORMED)
+        return made
+
+    @classmethod
+    def _parse(cls, text: str) -> Checkpoint:
+        """Return the checkpoint in ``text``, or raise what the parts raise."""
+        if len(text) > MAX_TEXT:
+            raise ValueError("over the size limit")
+        body, _, rest = text.partition("\n\n")
+        origin, size, root = body.split("\n")
+        lines = [_LINE.fullmatch(line) for line in rest.removesuffix("\n").split("\n")]
+        signatures = tuple((line[1], b64decode(line[2], validate=True)) for line in lines if line)
+        if not origin.isprintable() or not origin or not _SIZE.fullmatch(size):
+            raise ValueError("no origin or no size")
+        if not 0 < len(lines) == len(signatures) <= MAX_SIGNATURES:
+            raise ValueError("a line that is no signature")
+        digest = b64decode(root, validate=True)
+        if len(digest) != sha256().digest_size:
+            raise ValueError("a root of another length")
+        return cls(origin, int(size), digest, signatures)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Return the checkpoint in a file.
+
+        Raises:
+            ConfigError: There is no such file, or it cannot be read.
+            IntegrityError: It holds something else (code ``malformed``).
+        """
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(MAX_TEXT + 1)
+            return cls.from_text(data.decode())
+        except OSError as error:
+            raise ConfigError(f"cannot read the checkpoint: {error.strerror}", where=str(path)) from None
+        except UnicodeDecodeError:
+            raise IntegrityError(
+                "this is not a ledger checkpoint", code=Code.MALFORMED, where=str(path)
+            ) from None
 
 
-def _promise(origin: str, size: int, head: bytes) -> bytes:
-    """Return the signed bytes."""
-    return canonical({"origin": origin, "size": size, "head": head.hex()})
+def _body(origin: str, size: int, root: bytes) -> str:
+    """Return the signed text."""
+    return f"{origin}\n{size}\n{b64encode(root).decode()}\n"

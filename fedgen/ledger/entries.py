@@ -229,8 +229,8 @@ def _parse(body: bytes) -> tuple[Entry, datetime]:
     return entry, time
 
 
-def entry_hash(prev: bytes, index: int, body: bytes) -> bytes:
-    """Return the hash of an entry: SHA-256 of the hash before it, its index (8 bytes, big-endian) and its body.
+def entry_digest(prev: bytes, index: int, body: bytes) -> bytes:
+    """Return what is signed of an entry: SHA-256 of the hash before it, its index (8 bytes, big-endian) and its body.
 
     Args:
         prev: Hash of the entry before, 32 bytes; :data:`GENESIS` for the first.
@@ -238,3 +238,15 @@ def entry_hash(prev: bytes, index: int, body: bytes) -> bytes:
         body: Canonical bytes of the entry.
     """
     return sha256(b"".join((prev, index.to_bytes(8, "big"), body))).digest()
+
+
+def entry_hash(digest: bytes, signature: bytes) -> bytes:
+    """Return the hash of an entry, which the next one follows: SHA-256 of its digest and its signature.
+
+    It covers the signature too, so that one valid signature at the end vouches for every byte before it.
+
+    Args:
+        digest: From :func:`entry_digest`.
+        signature: Ed25519 over it.
+    """
+    return sha256(digest + signature).digest()

@@ -76,6 +76,8 @@ EXCLUSIONS: Final = {
     "consent-missing": "No consent on record",
     "consent-withdrawn": "Consent withdrawn",
     "consent-expired": "Consent expired",
+    "consent-refused": "Consent refused",
+    "consent-invalidated": "Consent found invalid",
     "purpose-not-consented": "Consent given for other purposes only",
     "objected": "Objection on record",
 }
@@ -113,7 +115,8 @@ GLOSSARY: Final = (
 
 def refusal(code: str) -> str:
     """Return what a refusal code means, in one sentence; the code itself if it is unknown."""
-    return REFUSALS.get(Code(code), code) if code in Code.__members__.values() else code
+    known = {member.value for member in Code}
+    return REFUSALS.get(Code(code), code) if code in known else code
 
 
 def exclusion(reason: str) -> str:

@@ -235,3 +235,11 @@ def test_reading_a_study_loads_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_section_that_only_the_command_line_spells_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_study(path, ["trainng.rounds=3"])
+    assert str(caught.value).startswith("--set: trainng: unknown key")

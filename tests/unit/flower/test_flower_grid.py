@@ -128,6 +128,52 @@ def test_a_late_reply_is_dropped_and_the_busy_node_is_not_asked_again() -> None:
     grid.close()
 
 
+def test_a_node_whose_message_never_ran_is_asked_again() -> None:
+    gate = threading.Event()
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        gate.wait(20)
+        return Message(message.content, reply_to=message)
+
+    grid = InProcessGrid(app, 12, workers=1)
+    nodes = grid.get_node_ids()
+    assert list(grid.send_and_receive(_messages(grid, nodes), timeout=0)) == []
+    gate.set()
+    deadline = time.monotonic() + 20
+    while grid._busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert grid._busy == set(), "what was still in the queue when time was up holds no node"
+    again = [r.metadata.src_node_id for r in grid.send_and_receive(_messages(grid, nodes), timeout=20)]
+    assert again == nodes
+    grid.close()
+
+
+def test_a_reader_that_goes_away_frees_what_was_queued() -> None:
+    gate = threading.Event()
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if message.metadata.dst_node_id != 1000:
+            gate.wait(20)
+        return Message(message.content, reply_to=message)
+
+    grid = InProcessGrid(app, 12, workers=1)
+    nodes = grid.get_node_ids()
+    replies = grid.send_and_receive(_messages(grid, nodes), timeout=20)
+    assert next(iter(replies)).metadata.src_node_id == 1000
+    replies.close()  # type: ignore[attr-defined]
+    gate.set()
+    deadline = time.monotonic() + 20
+    while grid._busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+    again = [r.metadata.src_node_id for r in grid.send_and_receive(_messages(grid, nodes), timeout=20)]
+    assert again == nodes
+    grid.close()
+
+
 def test_one_node_handles_one_message_at_a_time() -> None:
     inside: dict[int, int] = {}
     overlaps: list[int] = []
