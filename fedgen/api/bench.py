@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fedgen.models.base import parameter_count
 from fedgen.models.registry import build
 from fedgen.schema.layout import layout_of
 from fedgen.training.learner import Learner
@@ -27,6 +28,13 @@ def new_learner(study: ResolvedStudy) -> Learner:
         engine=study.study.training.engine,
         fake_batch=spec.fake_batch or 1,
     )
+
+
+def private_parameters(study: ResolvedStudy) -> int:
+    """Return how many values touch rows, without an engine: a loaded Opacus would cost seconds."""
+    spec = study.study.model
+    model = build(spec.name, layout_of(study.data_schema), spec.options, seed=spec.init_seed)
+    return parameter_count(model.private)
 
 
 class Bench:

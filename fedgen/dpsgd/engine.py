@@ -2,7 +2,8 @@
 
 A step of DP-SGD is ``noise into a buffer``, ``clipped_sum_ on top of it``, ``one update``. An :class:`Engine` does
 the middle part and promises one thing: whatever a row holds, the sum moves by at most ``clip`` in Euclidean norm
-when the row comes or goes.
+when the row comes or goes. A row may be given a bound of its own: where a person has n rows in a batch and each is
+bounded by ``clip / n``, the sum moves by at most ``clip`` when the person comes or goes, by the triangle inequality.
 
 Source: Abadi et al., "Deep learning with differential privacy" (2016), Algorithm 1.
 """
@@ -39,10 +40,11 @@ class Clipped:
 
 
 class Engine(Protocol):
-    """Adds ``Σ_i clip(∇loss_i, C)`` to a flat vector.
+    """Adds ``Σ_i clip(∇loss_i, C)`` to a flat vector, or ``Σ_i clip(∇loss_i, bounds_i)``.
 
     Guarantees:
-        - The sum moves by at most ``clip`` when a row is added or removed; float32 rounding of the sum itself aside.
+        - The sum moves by at most ``clip`` when a row is added or removed, and by at most ``Σ_i bounds_i`` when all
+          rows i of a person are; float32 rounding of the sum itself aside.
         - A row whose loss or gradient is not finite contributes zero and is counted; the sum stays finite.
         - A parameter that no gradient reaches gets zero.
         - When a call raises, ``out`` is as it was.
@@ -52,23 +54,27 @@ class Engine(Protocol):
     module: nn.Module
     clip: float
 
-    def clipped_sum_(self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor) -> Clipped:
+    def clipped_sum_(
+        self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor, *, bounds: Tensor | None = None
+    ) -> Clipped:
         """Add the clipped gradients of ``loss(rows)`` to ``out``.
 
         Edge cases:
             ===================  ===============================================
             no rows              nothing is added and the loss is not called
             a very large batch   call once per part: sums of parts are the sum
+            a bound of zero      the row adds zero
             ===================  ===============================================
 
         Args:
             out: Shape ``(flat.size,)``, float32, contiguous; noise may already be in it.
             loss: Returns one loss per row, shape ``(B,)``. The loss of a row may depend on that row only.
             rows: Shape ``(B, ...)``.
+            bounds: Norm bound of each row, shape ``(B,)``, float32, each in [0, ``clip``]; None for ``clip``.
 
         Raises:
             ConfigError: The loss or the module cannot be clipped exactly.
-            ValueError: ``out`` does not fit.
+            ValueError: ``out`` or ``bounds`` does not fit.
         """
 
 
@@ -119,6 +125,16 @@ def check_out(flat: FlatParameters, out: Tensor) -> None:
         raise ValueError(f"out must be contiguous float32 of shape ({flat.size},)")
     if out.requires_grad or out.device != flat.vector.device:
         raise ValueError("out must lie where the parameters do and take no gradient itself")
+
+
+def check_bounds(bounds: Tensor | None, out: Tensor, rows: int, clip: float) -> None:
+    """Raise ``ValueError`` unless ``bounds`` holds one bound for each row, none of them above ``clip``."""
+    if bounds is None:
+        return
+    if bounds.shape != (rows,) or bounds.dtype != out.dtype or bounds.device != out.device:
+        raise ValueError(f"bounds must be float32 of shape ({rows},), where the parameters lie")
+    if not bool(((bounds >= 0) & (bounds <= clip)).all()):
+        raise ValueError(f"bounds must lie in [0, {clip}], the engine's own bound")
 
 
 def check_losses(losses: Tensor, rows: int) -> None:

@@ -7,14 +7,14 @@ gradient, the row's coefficient, and the weighted sum, which is written straight
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from fedgen.dpsgd.engine import Clipped, check_clip, check_losses, check_out, check_owner
+from fedgen.dpsgd.engine import Clipped, check_bounds, check_clip, check_losses, check_out, check_owner
+from fedgen.dpsgd.proof import Proof, gradients
 from fedgen.dpsgd.summing import ClippedSums, Passed
-from fedgen.dpsgd.tape import Tape, Used
-from fedgen.errors import ConfigError
+from fedgen.dpsgd.tape import Tape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fedgen.dpsgd.flat import FlatParameters
+    from fedgen.dpsgd.tape import Used
 
 
 class FusedEngine:
@@ -57,14 +58,16 @@ class FusedEngine:
         self.clip = clip
         self._tape = Tape(flat, module)
         self._sums = ClippedSums(flat, self._tape)
-        self._early: list[int] = []  # layers whose gradient the loss itself took; watched until proved
-        self._tape.watch = lambda k, _: self._early.append(k)
+        self._proof = Proof(flat, self._tape)
 
-    def clipped_sum_(self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor) -> Clipped:
+    def clipped_sum_(
+        self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor, *, bounds: Tensor | None = None
+    ) -> Clipped:
         """See :meth:`fedgen.dpsgd.engine.Engine.clipped_sum_`."""
         check_out(self.flat, out)
         self.flat.check()
         count = len(rows)
+        check_bounds(bounds, out, count, self.clip)
         if count == 0:
             return Clipped(0, 0)
         try:
@@ -72,46 +75,17 @@ class FusedEngine:
                 losses = self._tape.run(loss, rows)
                 check_losses(losses, count)
                 used = self._tape.used(count)
-                if self._tape.watch is not None:
-                    self._prove(losses, used)
-                passed = _passed(losses, used)
-            return Clipped(count, self._sums.add_(out, losses.detach(), passed, self.clip))
+                if self._proof.pending:
+                    self._proof.check(losses, used, torch.arange(count, device=losses.device) < count // 2)
+                passed = passed_through(losses, used)
+            own = self.clip if bounds is None else bounds
+            return Clipped(count, self._sums.add_(out, losses.detach(), passed, own))
         finally:
             self._tape.clear()
-            self._early.clear()
-
-    def _prove(self, losses: Tensor, used: Sequence[Used]) -> None:
-        """Refuse a loss whose rows depend on each other, or that sees a parameter past its layer.
-
-        The loss of the first half of the rows must have no gradient in the layers' outputs for the second half,
-        nor in any parameter, for the rules do not let any through.
-        """
-        if self._early:
-            raise ConfigError("the loss takes gradients itself", hint="use a loss without a gradient penalty")
-        half = len(losses) // 2
-        named = [
-            pair for pair in zip(self.flat.names, self.flat.parameters, strict=True) if pair[1].requires_grad
-        ]
-        targets = [*(edge for _, _, edge in used), *(p for _, p in named)]
-        found = _gradients(losses[:half], targets, keep=True)
-        for (k, _, _), g in zip(used, found, strict=False):
-            if g is not None and bool(((g[half:] != 0) & ~g[half:].isnan()).any()):
-                raise self._tape.layers[k].refusal(
-                    "lets the loss of a row depend on another", "compute each row's loss from that row alone"
-                )
-        for (name, _), g in zip(named, found[len(used) :], strict=True):
-            if g is not None:
-                raise ConfigError(f"parameter {name!r} is used outside of its layer", hint="call the layer")
-        if half:
-            self._tape.watch = None
+            self._proof.forget()
 
 
-def _passed(losses: Tensor, used: Sequence[Used]) -> list[Passed]:
+def passed_through(losses: Tensor, used: Sequence[Used]) -> list[Passed]:
     """Return what each layer took in and got back; layers that no gradient reached are left out."""
-    gradients = _gradients(losses, [edge for _, _, edge in used])
-    return [(k, x, g) for (k, x, _), g in zip(used, gradients, strict=True) if g is not None]
-
-
-def _gradients(losses: Tensor, targets: Sequence[Any], *, keep: bool = False) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the summed losses, None where there is none."""
-    return torch.autograd.grad(losses.sum(), targets, retain_graph=keep, allow_unused=True)
+    found = gradients(losses, [edge for _, _, edge in used])
+    return [(k, x, g) for (k, x, _), g in zip(used, found, strict=True) if g is not None]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fedgen.dpsgd.engine import Clipped, check_clip, check_losses, check_out, check_owner
+from fedgen.dpsgd.engine import Clipped, check_bounds, check_clip, check_losses, check_out, check_owner
 from fedgen.dpsgd.terms import NORM_ERROR, squared_norms
 from fedgen.errors import ConfigError
 
@@ -56,13 +56,16 @@ class OpacusEngine:
         _refuse_known_faults(module)
         self._detach(self._attach())
 
-    def clipped_sum_(self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor) -> Clipped:
+    def clipped_sum_(
+        self, out: Tensor, loss: Callable[[Tensor], Tensor], rows: Tensor, *, bounds: Tensor | None = None
+    ) -> Clipped:
         """See :meth:`fedgen.dpsgd.engine.Engine.clipped_sum_`."""
         check_out(self.flat, out)
         self.flat.check()
         if not all(part.training for part in self.module.modules()):
             raise ConfigError("the module is in eval mode", hint="call module.train() before private steps")
         count = len(rows)
+        check_bounds(bounds, out, count, self.clip)
         if count == 0:
             return Clipped(0, 0)
         held = [parameter.grad for parameter in self.flat.parameters]
@@ -83,7 +86,7 @@ class OpacusEngine:
             for parameter, gradient in zip(self.flat.parameters, held, strict=True):
                 parameter.grad = gradient
         with torch.no_grad():
-            return self._add_(out, losses.detach(), samples)
+            return self._add_(out, losses.detach(), samples, self.clip if bounds is None else bounds)
 
     def _attach(self) -> Any:
         """Attach the hooks that record per-row gradients of a summed loss."""
@@ -116,14 +119,18 @@ class OpacusEngine:
             )
         return sample.reshape(count, -1)
 
-    def _add_(self, out: Tensor, losses: Tensor, samples: list[Tensor | None]) -> Clipped:
+    def _add_(
+        self, out: Tensor, losses: Tensor, samples: list[Tensor | None], bounds: float | Tensor
+    ) -> Clipped:
         """Clip every row's whole gradient and add the sum, parameter by parameter."""
         square = torch.zeros_like(losses)
         for sample in samples:
             if sample is not None:
                 square += squared_norms(sample)
         good = losses.isfinite() & square.isfinite()
-        c = square.rsqrt().mul_(self.clip * (1.0 - NORM_ERROR)).clamp_(max=1.0)
+        c = square.rsqrt().mul_(bounds * (1.0 - NORM_ERROR)).clamp_(max=1.0)
+        if isinstance(bounds, torch.Tensor):
+            c = torch.where(bounds > 0, c, 0.0)  # where the norm is zero as well, c is not a number
         c = torch.where(good, c, 0.0)
         for view, sample in zip(self.flat.views(out), samples, strict=True):
             if sample is not None:

@@ -40,14 +40,14 @@ class ClippedSums:
         self._bias_ones: dict[tuple[bool, ...], Tensor] = {}
 
     @torch.no_grad()
-    def add_(self, out: Tensor, losses: Tensor, passed: list[Passed], clip: float) -> int:
+    def add_(self, out: Tensor, losses: Tensor, passed: list[Passed], bounds: float | Tensor) -> int:
         """Add every row's clipped gradient to ``out``, as many at a time as there is scratch room for.
 
         Args:
             out: A flat vector.
             losses: One value per row; rows where it is not finite are dropped.
             passed: What passed through the layers; used up.
-            clip: The norm bound.
+            bounds: The norm bound, or one for each row.
 
         Returns:
             How many rows were dropped.
@@ -57,33 +57,44 @@ class ClippedSums:
         room = sum(self._layers[k].scratch(x, g) for k, x, g in passed)
         step = count if room * count <= _SCRATCH else max(1, _SCRATCH // room)
         if step >= count:
-            return self._add_part_(losses, passed, clip)
+            return self._add_part_(losses, passed, bounds)
         dropped = 0
         for first in range(0, count, step):
             part = slice(first, first + step)
-            dropped += self._add_part_(losses[part], [(k, x[part], g[part]) for k, x, g in passed], clip)
+            own = bounds[part] if isinstance(bounds, Tensor) else bounds
+            dropped += self._add_part_(losses[part], [(k, x[part], g[part]) for k, x, g in passed], own)
         return dropped
 
-    def _add_part_(self, losses: Tensor, passed: list[Passed], clip: float) -> int:
+    def _add_part_(self, losses: Tensor, passed: list[Passed], bounds: float | Tensor) -> int:
         """Clip and sum some rows; those that are not finite leave every product before it is formed."""
         if not passed:
             return int((~losses.isfinite()).sum())
+        indices = [k for k, _, _ in passed]
+        terms, c, good = self.weigh(losses, passed, bounds)
+        terms.reverse()
+        for k in indices:  # each gradient goes as soon as it is added
+            terms.pop().add_(c, *self._targets[k])
+        return 0 if good is None else len(losses) - int(good.sum())
+
+    def weigh(
+        self, losses: Tensor, passed: list[Passed], bounds: float | Tensor
+    ) -> tuple[list[Term], Tensor, Tensor | None]:
+        """Return a term for each layer that passed, the rows' coefficients, and which rows count; None for all.
+
+        Args:
+            losses: One value per row.
+            passed: What passed through the layers, at least one; used up.
+            bounds: The norm bound, or one for each row.
+        """
         square, terms = self._measure(passed)
-        dropped, good = 0, None
+        good = None
         if not math.isfinite(float(losses.sum() + square.sum())):
             good = losses.isfinite() & square.isfinite()
-            dropped = len(losses) - int(good.sum())
             passed[:] = [(k, _only(x, good), _only(g, good)) for k, x, g in passed]
             square, terms = self._measure(passed)
-        c = square.rsqrt_().mul_(clip * (1.0 - NORM_ERROR)).clamp_(max=1.0)
-        if good is not None:
-            c.mul_(good)
-        indices = [k for k, _, _ in passed]
-        passed.clear()  # each gradient goes as soon as it is added
-        terms.reverse()
-        for k in indices:
-            terms.pop().add_(c, *self._targets[k])
-        return dropped
+        passed.clear()
+        c = coefficients(square, bounds)
+        return terms, c if good is None else c.mul_(good), good
 
     def _measure(self, passed: Sequence[Passed]) -> tuple[Tensor, list[Term]]:
         """Return the squared gradient norm of every row, and one term per layer."""
@@ -117,6 +128,14 @@ class ClippedSums:
             views = self._flat.views(out)
             self._targets = [(views[w], None if b is None else views[b]) for w, b in self._places]
             self._out = out
+
+
+def coefficients(square: Tensor, bounds: float | Tensor) -> Tensor:
+    """Return ``min(1, bound / norm)`` for squared norms, which are used up; never more than that, and 0 for 0."""
+    c = square.rsqrt_().mul_(bounds * (1.0 - NORM_ERROR)).clamp_(max=1.0)
+    return (
+        c.masked_fill_(bounds == 0, 0.0) if isinstance(bounds, Tensor) else c
+    )  # 0 · ∞ where the norm is 0, too
 
 
 def _only(rows: Tensor, good: Tensor) -> Tensor:

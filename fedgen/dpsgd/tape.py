@@ -18,7 +18,7 @@ from fedgen.dpsgd.layers import Dense, GroupNormalization, Layer, LayerNormaliza
 from fedgen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fedgen.dpsgd.flat import FlatParameters
 
@@ -31,7 +31,6 @@ RULES: Final[dict[type[nn.Module], type[Layer]]] = {
     nn.GroupNorm: GroupNormalization,
     nn.Embedding: Lookup,
 }
-"""By exact type: a subclass may do anything in its forward."""
 
 Used = tuple[int, Tensor, GradientEdge]
 """Index of a layer, its input, and its output's place in the graph."""
@@ -45,6 +44,7 @@ class Tape:
     Args:
         flat: The parameters of ``module``.
         module: The module, every layer of which must have a rule.
+        rules: The rules, by exact type of layer; a subclass may do anything in its forward.
 
     Raises:
         ConfigError: A layer without a rule, with options that have none, or that mixes rows.
@@ -55,8 +55,10 @@ class Tape:
         watch: Called with a layer's index and the gradient at its output whenever one is taken; None for silence.
     """
 
-    def __init__(self, flat: FlatParameters, module: nn.Module) -> None:
-        self.layers = list(_layers(module))
+    def __init__(
+        self, flat: FlatParameters, module: nn.Module, rules: Mapping[type[nn.Module], type[Layer]] = RULES
+    ) -> None:
+        self.layers = list(_layers(module, rules))
         index = {id(parameter): k for k, parameter in enumerate(flat.parameters)}
         self.places = [_place(layer.module, index) for layer in self.layers]
         self.watch: Callable[[int, Tensor], None] | None = None
@@ -121,9 +123,9 @@ def _place(layer: Any, index: dict[int, int]) -> tuple[int, int | None]:
     return index[id(layer.weight)], None if bias is None else index[id(bias)]
 
 
-def _layers(module: nn.Module) -> Iterator[Layer]:
+def _layers(module: nn.Module, rules: Mapping[type[nn.Module], type[Layer]]) -> Iterator[Layer]:
     """Yield the rule of every layer that has parameters, or refuse the module."""
-    known = ", ".join(kind.__name__ for kind in RULES)
+    known = ", ".join(kind.__name__ for kind in rules)
     for name, layer in module.named_modules():
         what = f"layer {name!r} ({type(layer).__name__})"
         if isinstance(layer, _MIXES_ROWS) or getattr(layer, "track_running_stats", False):
@@ -131,7 +133,7 @@ def _layers(module: nn.Module) -> Iterator[Layer]:
         own = {key for key, _ in layer.named_parameters(recurse=False)}
         if not own:
             continue
-        rule = RULES.get(type(layer))
+        rule = rules.get(type(layer))
         if rule is None or not own <= {"weight", "bias"} or "forward" in layer.__dict__:
             raise ConfigError(
                 f"{what} has no clipping rule", hint=f"use unmodified {known}, or engine: opacus"

@@ -143,8 +143,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], 
             raise _refuted("inclusion")
         if place & 1 or place == last:
             here = node_hash(sibling, here)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
+            place, last = _climb(place, last)
         else:
             here = node_hash(here, sibling)
         place, last = place >> 1, last >> 1
@@ -185,8 +184,7 @@ def check_consistency(old: int, size: int, old_root: bytes, new_root: bytes, pro
             raise _refuted("consistency")
         if place & 1 or place == last:
             before, after = node_hash(sibling, before), node_hash(sibling, after)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
+            place, last = _climb(place, last)
         else:
             after = node_hash(after, sibling)
         place, last = place >> 1, last >> 1
@@ -199,9 +197,16 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
+def _climb(place: int, last: int) -> tuple[int, int]:
+    """Return where a node stands above the levels at which it has no sibling."""
+    while not place & 1 and place:
+        place, last = place >> 1, last >> 1
+    return place, last
+
+
 def _hashes(proof: Sequence[bytes]) -> bool:
     """Return whether a proof is made of hashes."""
-    return all(isinstance(part, bytes) and len(part) == _HASH for part in proof)
+    return all(len(part) == _HASH for part in proof)
 
 
 def _refuted(kind: str) -> IntegrityError:

@@ -2,7 +2,8 @@
 
 A reservation is one transaction under the write lock: the history is read, the budget is asked, the entry is
 appended and committed. What was reserved stays charged whatever happens after; :meth:`Ledger.settle` only records
-that the round left the site. Two processes on one file take turns, so they cannot overspend together.
+that the round left the site. Two processes on one file take turns, so they cannot overspend together; threads on one
+ledger take turns too, and those that wait share one commit.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
+import sqlalchemy as sa
+
 from fedgen.crypto.keys import VerifyKey
 from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError
 from fedgen.ledger import _database as db
+from fedgen.ledger._group import Group
 from fedgen.ledger._tally import Tally, kept
 from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint, Signer
 from fedgen.ledger.entries import (
@@ -27,6 +31,7 @@ from fedgen.ledger.entries import (
     Recorded,
     Reserved,
     Settled,
+    entry_digest,
     entry_hash,
     from_body,
     to_body,
@@ -35,8 +40,6 @@ from fedgen.ledger.entries import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
-
-    import sqlalchemy as sa
 
     from fedgen.privacy.budget import Spent
     from fedgen.privacy.events import Counts, Event
@@ -56,6 +59,7 @@ class Ledger:
     Guarantees:
         - A :class:`Receipt` is returned only after the entry is committed; on a durable ledger, after the disk has it.
         - If anything fails before that, nothing was spent and nothing was written.
+        - Threads that wait on one open ledger share one commit; each still decides on everything before it.
         - Entries are never changed or removed; triggers in the file refuse it, and the hash chain shows it.
         - What another process appended is seen before the next decision; a file that was rolled back while open,
           does not chain, or whose head the key did not sign, is refused.
@@ -69,9 +73,10 @@ class Ledger:
         self._path, self._opened, self._key = path, opened, signing_key
         self._tally = tally
         self._connection: sa.Connection | None = connection
-        self._pending: list[tuple[int, bytes, Entry]] = []
+        self._written = 0  # entries of the transaction that is open
         self._closed = False
         self._lock = RLock()
+        self._group = Group(self._lock, self._transaction, _lost)
 
     @classmethod
     def open(
@@ -148,8 +153,7 @@ class Ledger:
         """
         if isinstance(entry, (Opened, Reserved, Settled)):
             raise ValueError(f"a {entry.kind} entry is not appended; it has its own verb")  # noqa: TRY004 -- not a type fault
-        with self._transaction() as connection:
-            return self._write(connection, entry, None)
+        return self._group.take(lambda connection: self._write(connection, entry, None))
 
     def reserve(
         self,
@@ -179,7 +183,8 @@ class Ledger:
             attempt: One-based.
             event: What one step will do.
             count: How many steps.
-            check: Raises if the budget does not allow it, e.g. ``lambda spent: decide(spent, request, ceilings)``.
+            check: Raises if the budget does not allow it, e.g. ``lambda spent: decide(spent, request, ceilings)``;
+                may run in another thread that waits on this ledger.
 
         Raises:
             IntegrityError: ``replayed`` if it was reserved before; ``ledger`` if the file is damaged.
@@ -188,7 +193,8 @@ class Ledger:
         """
         entry = Reserved(dataset, study_hash, run, round, attempt, event, count)
         once = f"reserved {study_hash} {run} {round} {attempt}"
-        with self._transaction() as connection:
+
+        def act(connection: sa.Connection) -> Receipt:
             try:
                 check(self._tally.spent(dataset, study_hash))
             except BudgetExhausted:
@@ -200,6 +206,8 @@ class Ledger:
                 raise
             return self._write(connection, entry, once)
 
+        return self._group.take(act)
+
     def settle(self, receipt: Receipt, digest: str) -> Receipt:
         """Record that a reserved round left the site; inverse of :meth:`reserve` in the books only.
 
@@ -210,7 +218,8 @@ class Ledger:
         Raises:
             IntegrityError: ``replayed`` if it was settled before; ``ledger`` if there is no such reservation.
         """
-        with self._transaction() as connection:
+
+        def act(connection: sa.Connection) -> Receipt:
             reserved = self._tally.unsettled.get(receipt.index)
             once = f"settled {receipt.index}"
             if reserved is None:
@@ -223,6 +232,8 @@ class Ledger:
             return self._write(
                 connection, Settled(receipt.index, reserved.round, reserved.attempt, digest), once
             )
+
+        return self._group.take(act)
 
     def spent(self, dataset: str, study_hash: str | None = None) -> Counts:
         """Return every event reserved on ``dataset``, settled or not, with its total count.
@@ -257,28 +268,27 @@ class Ledger:
             first = page[-1].idx + 1
 
     def checkpoint(self) -> Checkpoint:
-        """Return the signed size and head, to be kept elsewhere: it shows a later rollback of the file."""
+        """Return the signed size and root, to be kept elsewhere: it shows a later rollback of the file."""
         with self._transaction():
-            return Checkpoint.signed(self.origin, self._tally.size, self._tally.head, self._key)
+            return Checkpoint.signed(self.origin, self._tally.size, self._tally.root, self._key)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         """Hold the write lock with a tally that is true, and commit at the end."""
         with self._lock, db.translated(self._path):
             connection = self._connected()
-            self._pending.clear()
+            self._written = 0
             try:
                 with connection.begin():
                     _catch_up(connection, self._tally, self._path, self._key)
                     yield connection
-            except FedgenError:
+            except BaseException as error:
+                if self._written:  # what was counted was not committed; the file is counted again
+                    self._tally = Tally()
+                if not isinstance(error, FedgenError) or _lost(error):
+                    # A fresh connection knows no half-finished transaction.
+                    self._drop()
                 raise
-            except BaseException:
-                # A fresh connection knows no half-finished transaction.
-                self._drop()
-                raise
-            for index, head, entry in self._pending:  # counted only once committed
-                self._tally.add(index, head, entry)
 
     def _connected(self) -> sa.Connection:
         """Return the connection, opened anew if a fault closed it."""
@@ -291,8 +301,10 @@ class Ledger:
     def _write(self, connection: sa.Connection, entry: Entry, once: str | None) -> Receipt:
         """Append ``entry`` at the head."""
         row = _row(entry, self._tally.size, self._tally.head, self._key)
-        connection.execute(db.append_to, {**row, "once": once})
-        self._pending.append((row["idx"], row["hash"], entry))
+        with db.translated(self._path):
+            connection.execute(db.append_to, {**row, "once": once})
+        self._written += 1
+        self._tally.add(row["idx"], row["hash"], entry)
         return Receipt(row["idx"], row["hash"])
 
     def _drop(self) -> None:
@@ -305,8 +317,10 @@ class Ledger:
 def _row(entry: Entry, index: int, prev: bytes, key: Signer) -> dict[str, Any]:
     """Return the row of ``entry`` at ``index``, signed."""
     body = to_body(entry, datetime.now(UTC))
-    own = entry_hash(prev, index, body)
-    return {"idx": index, "prev": prev, "body": body, "hash": own, "signature": key.sign(ENTRY_LABEL, own)}
+    digest = entry_digest(prev, index, body)
+    signature = key.sign(ENTRY_LABEL, digest)
+    own = entry_hash(digest, signature)
+    return {"idx": index, "prev": prev, "body": body, "hash": own, "signature": signature}
 
 
 def _begin(connection: sa.Connection, wanted: Opened, key: Signer) -> Tally | None:
@@ -355,15 +369,22 @@ def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) 
             tally.add(last.idx, last.hash, from_body(last.body)[0])
     if last is None or (tally.size, tally.head) != (head.size, head.head):
         raise _damaged("the ledger was rolled back or replaced while it was open", path)
-    # One signature is enough: its signer checked the one before, and the hashes tie everything between.
-    VerifyKey(key.public).verify(ENTRY_LABEL, last.hash, last.signature)
+    # One signature is enough: it covers every byte before it, the signatures too.
+    digest = entry_digest(last.prev, last.idx, last.body)
+    VerifyKey(key.public).verify(ENTRY_LABEL, digest, last.signature)
 
 
 def _follows(row: Any, tally: Tally) -> bool:
     """Return whether ``row`` is the entry after the last one counted."""
     if (row.idx, row.prev) != (tally.size, tally.head):
         return False
-    return bool(row.hash == entry_hash(row.prev, row.idx, row.body))
+    return bool(row.hash == entry_hash(entry_digest(row.prev, row.idx, row.body), row.signature))
+
+
+def _lost(error: BaseException) -> bool:
+    """Return whether an error came from the file and takes the open transaction with it."""
+    replayed = isinstance(error, IntegrityError) and error.code is Code.REPLAYED
+    return isinstance(error.__cause__, sa.exc.DBAPIError) and not replayed
 
 
 def _damaged(what: str, path: Path) -> IntegrityError:

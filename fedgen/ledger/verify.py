@@ -3,6 +3,9 @@
 What each can show: the file alone shows every change that does not forge the key inside it; a pinned key shows a
 ledger begun anew by somebody else; a checkpoint kept elsewhere shows a file rolled back to an earlier, whole state.
 Nothing is repaired and nothing is written.
+
+The hash of an entry covers its signature and everything before it, so in a file where all hashes fit, the last
+signature vouches for all. Only where something is wrong is every signature looked at, to say which.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError
 from fedgen.ledger import _database as db
+from fedgen.ledger import merkle
 from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint
 from fedgen.ledger.entries import (
     GENESIS,
@@ -21,6 +25,7 @@ from fedgen.ledger.entries import (
     Recorded,
     Reserved,
     Settled,
+    entry_digest,
     entry_hash,
     from_body,
 )
@@ -49,6 +54,7 @@ class Report:
         public_key: Key that signed it, hex, or None.
         durable: Whether every entry reached the disk before it was acknowledged, or None.
         head: Hash of the last entry, hex, or None.
+        root: Root of the Merkle tree over the hashes of all entries, hex, or None.
         unsettled: Reservations that no settlement follows: rounds that crashed or were refused after the charge.
     """
 
@@ -59,6 +65,7 @@ class Report:
     public_key: str | None = None
     durable: bool | None = None
     head: str | None = None
+    root: str | None = None
     unsettled: int = 0
 
     @property
@@ -71,16 +78,21 @@ class Report:
 class _Findings:
     """What is known after some entries."""
 
+    each: bool = False  # look at every signature, not only at the last
+    promised: int = -1  # size at which a checkpoint names a root
+    promised_root: bytes | None = None  # the root there
+    last: Any = None
+    frontier: list[bytes] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     count: int = 0
+    rows: int = 0
     opened: Opened | None = None
     key: VerifyKey | None = None
     prev: bytes = GENESIS
     shift: int = 0  # how many entries are missing before this one, once renumbering was noticed
     last_time: datetime | None = None
     unsettled: dict[int, Reserved] = field(default_factory=dict)
-    places: dict[bytes, int] = field(default_factory=dict)  # index by hash, of the entries so far
     later: Callable[[], set[bytes]] = set  # reads all hashes of the file, for a closer look
 
     def known(self) -> set[bytes]:
@@ -113,7 +125,15 @@ def verify(
     place = Path(path)
     if not place.is_file():
         raise ConfigError("no ledger here", where=place)
-    found = _Findings(key=key)
+    found = _look(place, key, checkpoint, each=False)
+    if found.problems:
+        found = _look(place, key, checkpoint, each=True)
+    return _report(found)
+
+
+def _look(place: Path, key: VerifyKey | None, checkpoint: Checkpoint | None, *, each: bool) -> _Findings:
+    """Go through the file once, looking at each signature or only at the last."""
+    found = _Findings(each=each, key=key, promised=-1 if checkpoint is None else checkpoint.size)
     head: Any = None
     try:
         with db.translated(place):
@@ -130,11 +150,11 @@ def verify(
                 connection.close()
     except IntegrityError as error:
         found.problems.append(f"unreadable: {error.what}")
-        return _report(found)
+        return found
     _check_end(found, head, note)
     if checkpoint is not None:
         _check_promise(found, checkpoint)
-    return _report(found)
+    return found
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Recorded]:
@@ -171,33 +191,40 @@ def _check_row(found: _Findings, row: Any) -> None:
     if row.idx != found.count:
         found.problems.append(f"removed: entries {found.count} to {row.idx - 1} are missing")
         found.count, found.shift = row.idx, 0
-    position = row.idx + found.shift
-    if not _chains(found, row, position):
-        position = _diagnose(found, row)
+    position, digest = row.idx + found.shift, _digest(row, row.idx + found.shift)
+    if row.prev != found.prev or row.hash != entry_hash(digest, row.signature):
+        position, digest = _diagnose(found, row)
     entry = _meaning(found, row)
     if entry is not None:
         _check_entry(found, row, entry, position)
-    if found.key is not None and not _signed(found.key, row):
-        found.problems.append(f"not signed: entry {row.idx} does not carry a signature of the ledger's key")
+    if found.each:
+        _check_signature(found, row, digest)
+    found.last = (row, digest)
+    merkle.push(found.frontier, found.rows, merkle.leaf_hash(row.hash))
+    found.rows += 1
     found.count, found.prev = row.idx + 1, row.hash
-    found.places[row.hash] = row.idx
+    if found.count == found.promised:
+        found.promised_root = merkle.root_of(found.frontier)
 
 
-def _chains(found: _Findings, row: Any, position: int) -> bool:
-    """Return whether the row follows the one before it and hashes to what it says."""
-    return bool(row.prev == found.prev and row.hash == entry_hash(row.prev, position, row.body))
+def _digest(row: Any, position: int, prev: bytes | None = None) -> bytes:
+    """Return what was signed if the row was written at ``position``."""
+    return entry_digest(row.prev if prev is None else prev, position, row.body)
 
 
-def _diagnose(found: _Findings, row: Any) -> int:
-    """Name what is wrong with a row that does not chain; return the position it was written at."""
-    if row.hash == entry_hash(found.prev, row.idx + found.shift, row.body):
+def _diagnose(found: _Findings, row: Any) -> tuple[int, bytes]:
+    """Name what is wrong with a row that does not chain; return the position it was written at and its digest."""
+    here = row.idx + found.shift
+    digest = _digest(row, here, found.prev)
+    if row.hash == entry_hash(digest, row.signature):
         found.problems.append(f"altered: the link of entry {row.idx} to the one before it was changed")
-        return int(row.idx + found.shift)
+        return here, digest
     for position in range(max(0, row.idx - _SHIFT_MAX), row.idx + _SHIFT_MAX + 1):
-        if row.hash == entry_hash(row.prev, position, row.body):
-            return _displaced(found, row, position)
+        digest = _digest(row, position)
+        if row.hash == entry_hash(digest, row.signature):
+            return _displaced(found, row, position), digest
     found.problems.append(f"altered: the contents of entry {row.idx} do not match its hash")
-    return int(row.idx + found.shift)
+    return here, _digest(row, here)
 
 
 def _displaced(found: _Findings, row: Any, position: int) -> int:
@@ -219,13 +246,14 @@ def _displaced(found: _Findings, row: Any, position: int) -> int:
     return position
 
 
-def _signed(key: VerifyKey, row: Any) -> bool:
-    """Return whether ``key`` signed the hash the row carries."""
+def _check_signature(found: _Findings, row: Any, digest: bytes) -> None:
+    """Name an entry that the ledger's key did not sign."""
+    if found.key is None:
+        return
     try:
-        key.verify(ENTRY_LABEL, row.hash, row.signature)
+        found.key.verify(ENTRY_LABEL, digest, row.signature)
     except (FedgenError, ValueError):
-        return False
-    return True
+        found.problems.append(f"not signed: entry {row.idx} does not carry a signature of the ledger's key")
 
 
 def _meaning(found: _Findings, row: Any) -> Entry | None:
@@ -271,6 +299,8 @@ def _check_opened(found: _Findings, entry: Opened) -> None:
 
 def _check_end(found: _Findings, head: Any, note: str | None) -> None:
     """Hold the end of the file against what its head row promises."""
+    if found.last is not None and not found.each:
+        _check_signature(found, *found.last)
     if found.opened is None:
         found.problems.append("removed: the first entry, which names the ledger and its key, is missing")
     if head is None:
@@ -302,8 +332,10 @@ def _check_promise(found: _Findings, checkpoint: Checkpoint) -> None:
         found.problems.append(
             f"truncated: a checkpoint promises {checkpoint.size} entries, {found.count} are there"
         )
-    elif found.places.get(checkpoint.head) != checkpoint.size - 1:
-        found.problems.append(f"rewritten: entry {checkpoint.size - 1} is not the one a checkpoint promises")
+    elif checkpoint.size and found.promised_root != checkpoint.root:
+        found.problems.append(
+            f"rewritten: the first {checkpoint.size} entries are not those a checkpoint promises"
+        )
 
 
 def _report(found: _Findings) -> Report:
@@ -319,5 +351,6 @@ def _report(found: _Findings) -> Report:
         public_key=found.opened.public_key if found.opened else None,
         durable=found.opened.durable if found.opened else None,
         head=found.prev.hex() if found.count else None,
+        root=merkle.root_of(found.frontier).hex() if found.count else None,
         unsettled=len(found.unsettled),
     )

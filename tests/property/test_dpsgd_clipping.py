@@ -85,6 +85,29 @@ def test_adding_a_row_moves_the_sum_by_at_most_the_bound(make, sizes, seed, clip
     assert float(moved) <= clip * (1 + 1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    make=networks,
+    sizes=widths,
+    seed=seeds,
+    clip=clips,
+    scale=scales,
+    shares=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6),
+)
+def test_rows_of_one_person_move_the_sum_by_at_most_their_bounds_together(
+    make, sizes, seed, clip, scale, shares
+):
+    engine, loss = setting(make, sizes, seed, clip)
+    rows = normal(4 + len(shares), sizes[0], seed=seed)
+    rows[4:] *= scale
+    bounds = torch.tensor([1.0] * 4 + shares) * clip
+    bounds.clamp_(max=clip)
+    found = torch.zeros(engine.flat.size)
+    engine.clipped_sum_(found, loss, rows, bounds=bounds)
+    moved = (found.double() - summed(engine, loss, rows[:4])).norm()
+    assert float(moved) <= float(bounds[4:].double().sum()) + 1e-6 * clip * len(rows)
+
+
 @settings(max_examples=40, deadline=None)
 @given(make=networks, sizes=widths, seed=seeds, clip=clips)
 def test_the_order_of_rows_does_not_matter(make, sizes, seed, clip):

@@ -139,7 +139,7 @@ def named() -> list[tuple[str, BaseException]]:
 def traces(data: bytes) -> list[str]:
     """Return which spellings of the canary occur in ``data``."""
     spellings: dict[str, bytes] = {}
-    for text in (WORD, "CANARY", "nterberg", _ROW_TEXT, "4711"):
+    for text in (WORD, "CANARY", "nterberg", _ROW_TEXT):
         raw = text.encode()
         spellings |= {
             f"{text} utf-8": raw,
@@ -150,7 +150,7 @@ def traces(data: bytes) -> list[str]:
         }
     spellings["row double"] = struct.pack("<d", ROW)
     spellings["row float"] = struct.pack("<f", ROW)
-    # Short digit strings occur in random hex by chance; the long spellings do not.
+    # What is shorter occurs in random bytes by chance.
     return [name for name, raw in spellings.items() if len(raw) > 7 and raw in data]
 
 

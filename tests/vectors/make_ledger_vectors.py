@@ -17,9 +17,11 @@ from fedgen.ledger.entries import (
     Refused,
     Reserved,
     Settled,
+    entry_digest,
     entry_hash,
     to_body,
 )
+from fedgen.ledger.merkle import consistency_proof, inclusion_proof, leaf_hash, root
 from fedgen.privacy.events import Composed, Gaussian, Laplace, PoissonGaussian
 
 SEED = bytes(range(32))
@@ -41,22 +43,33 @@ def main() -> None:
     start, prev, rows = datetime(2026, 1, 31, 12, 0, 0, 250000, tzinfo=UTC), GENESIS, []
     for index, entry in enumerate(ENTRIES):
         body = to_body(entry, start + timedelta(seconds=index))
-        own = entry_hash(prev, index, body)
+        digest = entry_digest(prev, index, body)
+        signature = KEY.sign(ENTRY_LABEL, digest)
+        own = entry_hash(digest, signature)
         rows.append(
             {
                 "index": index,
                 "prev": prev.hex(),
                 "body": body.decode(),
+                "digest": digest.hex(),
+                "signature": signature.hex(),
                 "hash": own.hex(),
-                "signature": KEY.sign(ENTRY_LABEL, own).hex(),
             }
         )
         prev = own
+    leaves = [leaf_hash(bytes.fromhex(str(row["hash"]))) for row in rows]
     vectors = {
         "signing_private": SEED.hex(),
         "public_key": KEY.public.hex(),
         "entries": rows,
-        "checkpoint": Checkpoint.signed("hospital-é", len(rows), prev, KEY).to_json(),
+        "roots": [root(leaves[:size]).hex() for size in range(len(leaves) + 1)],
+        "inclusion": [
+            [part.hex() for part in inclusion_proof(leaves, index)] for index in range(len(leaves))
+        ],
+        "consistency": [
+            [part.hex() for part in consistency_proof(leaves, old)] for old in range(1, len(leaves) + 1)
+        ],
+        "checkpoint": Checkpoint.signed("hospital-é", len(rows), root(leaves), KEY).to_text(),
     }
     path = Path(__file__).parent / "ledger.json"
     path.write_text(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,7 +13,9 @@ from support.peers import Wires, honest, open_bureau
 
 from fedgen.api.bench import new_learner
 from fedgen.coordinator.coordinator import new_run_id
+from fedgen.coordinator.transport import Answer
 from fedgen.dpsgd.noise import NoiseSource
+from fedgen.errors import Code, IntegrityError
 from fedgen.events import RoundFinished, StudyFinished, StudyStarted
 
 if TYPE_CHECKING:
@@ -197,6 +199,32 @@ def test_every_round_is_written_down_and_announced(tmp_path: Path) -> None:
         assert record.bytes_in == sum(sent) / 2
         assert record.bytes_out > 2 * 4 * 211
         assert record.seconds >= 0
+
+
+def test_a_step_that_leaves_the_finite_keeps_the_model_before_it(tmp_path: Path) -> None:
+    desk = Desk(
+        small_study(training={"rounds": 3, "optimizer": {"name": "sgd", "lr": 1e38}}, privacy={"clip": 1e9})
+    )
+    push = lambda peer, ask: [peer.trained(ask, np.full(len(ask.body), 1e9 * ask.train.round))]  # noqa: E731 - a script
+    bureau = open_bureau(tmp_path, desk, peers := honest(desk, site_01=push, site_02=push))
+    with pytest.raises(IntegrityError, match="the new weights are not finite") as error:
+        bureau.run(Wires(peers))
+    assert error.value.code is Code.NOT_FINITE
+    assert bureau.store.latest() is None
+    assert bureau.records == []
+
+
+def test_a_transport_that_has_no_answer_is_heard_and_passed_over(tmp_path: Path) -> None:
+    class Patchy(Wires):
+        def exchange(self, frame: bytes, nodes: Any, timeout: float, group: str) -> Any:
+            for answer in super().exchange(frame, nodes, timeout, group):
+                lost = answer.node == 1 and group != "join"
+                yield Answer(answer.node, None, Code.DROPPED) if lost else answer
+
+    desk = Desk(small_study(sites=3, training={"rounds": 2}))
+    bureau = open_bureau(tmp_path, desk, peers := honest(desk))
+    assert bureau.run(Patchy(peers)).outcome == "completed"
+    assert [record.missing for record in bureau.records] == [{"site-02": "dropped"}] * 2
 
 
 def test_a_run_has_a_name_nobody_can_guess() -> None:

@@ -14,6 +14,7 @@ from fedgen.ledger.entries import (
     Refused,
     Reserved,
     Settled,
+    entry_digest,
     entry_hash,
     from_body,
     to_body,
@@ -47,16 +48,22 @@ def test_time_is_kept_in_utc_to_the_microsecond() -> None:
     assert b'"time":"2026-01-31T12:00:00.000000Z"' in to_body(ENTRIES[0], NOW.replace(microsecond=0))
 
 
-def test_the_hash_covers_what_it_follows_its_index_and_every_byte() -> None:
+def test_the_digest_covers_what_it_follows_its_index_and_every_byte() -> None:
     body = to_body(ENTRIES[3], NOW)
-    base = entry_hash(bytes(32), 3, body)
+    base = entry_digest(bytes(32), 3, body)
     assert len(base) == 32
-    assert base != entry_hash(b"\1" + bytes(31), 3, body)
-    assert base != entry_hash(bytes(32), 4, body)
+    assert base != entry_digest(b"\1" + bytes(31), 3, body)
+    assert base != entry_digest(bytes(32), 4, body)
     assert all(
-        base != entry_hash(bytes(32), 3, body[:i] + bytes([byte ^ 1]) + body[i + 1 :])
+        base != entry_digest(bytes(32), 3, body[:i] + bytes([byte ^ 1]) + body[i + 1 :])
         for i, byte in enumerate(body)
     )
+
+
+def test_the_hash_covers_the_signature_too() -> None:
+    assert len(entry_hash(bytes(32), bytes(64))) == 32
+    assert entry_hash(bytes(32), bytes(64)) != entry_hash(bytes(32), bytes(63) + b"\1")
+    assert entry_hash(bytes(32), bytes(64)) != entry_hash(bytes(31) + b"\1", bytes(64))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fedgen.crypto.keys import SigningKey
 from fedgen.errors import ConfigError, IntegrityError
 from fedgen.ledger import _database as db
 from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint
-from fedgen.ledger.entries import Closed, Opened, entry_hash, from_body, to_body
+from fedgen.ledger.entries import Closed, Opened, entry_digest, entry_hash, from_body, to_body
 from fedgen.ledger.store import Ledger
 from fedgen.ledger.verify import Report, read, verify
 from fedgen.privacy.events import PoissonGaussian
@@ -72,7 +72,8 @@ def test_an_honest_ledger_has_no_problems(tmp_path: Path, *, durable: bool) -> N
         origin="hospital",
         public_key=KEY.public.hex(),
         durable=durable,
-        head=promise.head.hex(),
+        head=report.head,
+        root=promise.root.hex(),
         unsettled=0,
     )
     assert report.ok
@@ -104,7 +105,10 @@ def test_an_altered_body_is_named(path: Path) -> None:
     ((body,),) = ask(path, "SELECT body FROM entries WHERE idx = 3")
     tamper(path, ("UPDATE entries SET body = ? WHERE idx = 3", (body.replace(b'"count":4', b'"count":1'),)))
     report = verify(path)
-    assert report.problems == ("altered: the contents of entry 3 do not match its hash",)
+    assert report.problems == (
+        "altered: the contents of entry 3 do not match its hash",
+        "not signed: entry 3 does not carry a signature of the ledger's key",
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,8 +204,10 @@ def forge(path: Path, key: SigningKey, *, move_head: bool = True) -> None:
     """Append an entry that chains but is signed by another key."""
     ((size, head),) = ask(path, "SELECT size, head FROM meta")
     body = to_body(Closed(study_hash=H, run=R, outcome="budget", rounds=1), next(read(path)).time)
-    own = entry_hash(head, size, body)
-    row = (size, head, body, own, key.sign(ENTRY_LABEL, own))
+    digest = entry_digest(head, size, body)
+    signature = key.sign(ENTRY_LABEL, digest)
+    own = entry_hash(digest, signature)
+    row = (size, head, body, own, signature)
     update: tuple[Any, ...] = (
         "UPDATE meta SET size = ?, head = ?",
         (size + 1, own) if move_head else (size, head),
@@ -227,10 +233,10 @@ def test_a_ledger_begun_anew_by_somebody_else_shows_against_a_pinned_key(tmp_pat
 
 
 def test_a_checkpoint_of_another_ledger_or_key_is_named(path: Path) -> None:
-    head = bytes.fromhex(verify(path).head or "")
-    other = Checkpoint.signed("clinic", 10, head, KEY)
+    root = bytes.fromhex(verify(path).root or "")
+    other = Checkpoint.signed("clinic", 10, root, KEY)
     only(verify(path, checkpoint=other), "another origin")
-    forged = Checkpoint.signed("hospital", 10, head, SigningKey.generate())
+    forged = Checkpoint.signed("hospital", 10, root, SigningKey.generate())
     only(verify(path, checkpoint=forged), "not signed")
 
 
@@ -263,8 +269,10 @@ def resigned(path: Path, change: Callable[[int, bytes], bytes]) -> None:
     prev, statements = bytes(32), []
     for index, body in rows:
         new = change(index, body)
-        own = entry_hash(prev, index, new)
-        values = (prev, new, own, KEY.sign(ENTRY_LABEL, own), index)
+        digest = entry_digest(prev, index, new)
+        signature = KEY.sign(ENTRY_LABEL, digest)
+        own = entry_hash(digest, signature)
+        values = (prev, new, own, signature, index)
         statements.append(
             ("UPDATE entries SET prev = ?, body = ?, hash = ?, signature = ? WHERE idx = ?", values)
         )
@@ -351,7 +359,7 @@ def test_a_report_names_a_hundred_problems_and_counts_the_rest(tmp_path: Path) -
     tamper(tmp_path / "ledger.db", "UPDATE entries SET signature = zeroblob(64)")
     report = verify(tmp_path / "ledger.db")
     assert len(report.problems) == 101
-    assert report.problems[-1] == "and 42 more"
+    assert report.problems[-1] == "and 184 more"
 
 
 def test_reading_yields_what_was_written(path: Path) -> None:

@@ -307,6 +307,18 @@ def test_what_was_read_is_a_copy() -> None:
     assert float(learner.all_values().abs().sum()) > 0
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, -1])
+def test_weights_that_are_not_finite_are_refused_whole(value: float, place: int) -> None:
+    learner = _learner("tabular-gan")
+    before = learner.all_values()
+    values = torch.zeros(learner.all_parameters)
+    values[place] = value
+    with pytest.raises(ValueError, match="finite"):
+        learner.load_all_(values)
+    assert torch.equal(learner.all_values(), before)
+
+
 @pytest.mark.parametrize("size", [-1, 1])
 def test_weights_of_another_length_are_refused(size: int) -> None:
     learner = _learner()

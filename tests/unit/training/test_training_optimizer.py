@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from fedgen.dpsgd.flat import FlatParameters
-from fedgen.training.optimizer import FlatOptimizer
+from fedgen.models.options import ModelOptions
+from fedgen.models.registry import build
+from fedgen.schema.layout import TableLayout
+from fedgen.training.learner import Learner
+from fedgen.training.optimizer import FlatOptimizer, LearnerOptimizer
 
 
 def _flat(size: int = 7) -> FlatParameters:
@@ -74,3 +78,57 @@ def test_a_state_of_another_size_is_refused() -> None:
 def test_the_learning_rate_is_positive(lr: float) -> None:
     with pytest.raises(ValueError, match="lr"):
         FlatOptimizer(_flat(), name="sgd", lr=lr)
+
+
+# -- a whole learner --------------------------------------------------------------------------------
+
+
+def _gan() -> Learner:
+    layout = TableLayout(cardinalities=(5, 3, 2), ordered=(True, False, False), label=2)
+    model = build("tabular-gan", layout, ModelOptions(latent=2, hidden=(4,), generator=(4,)), seed=2)
+    return Learner(model, clip=1.0, engine="fused", fake_batch=8)
+
+
+def _step(optimizer: LearnerOptimizer, learner: Learner, seed: int) -> None:
+    optimizer.step_(torch.full((learner.parameters,), 0.1), torch.Generator().manual_seed(seed))
+
+
+def test_a_learners_state_continues_exactly_the_public_part_included() -> None:
+    whole, second = _gan(), _gan()
+    straight = LearnerOptimizer(whole, name="adam", lr=0.01, public_steps=2)
+    _step(straight, whole, 1)
+    taken = {name: value.clone() for name, value in straight.state().items()}
+    assert {name.split(".")[0] for name in taken} == {"private", "public"}
+    after = LearnerOptimizer(second, name="adam", lr=0.01, public_steps=2)
+    second.load_all_(whole.all_values())
+    after.restore(taken)
+    _step(straight, whole, 2)
+    _step(after, second, 2)
+    assert torch.equal(whole.all_values(), second.all_values())
+
+
+def test_before_the_first_step_there_is_no_state() -> None:
+    assert LearnerOptimizer(_gan(), name="adam", lr=0.01).state() == {}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_public_part_takes_its_own_steps_at_its_own_rate(steps: int) -> None:
+    learner = _gan()
+    before = learner.all_values()
+    optimizer = LearnerOptimizer(learner, name="adam", lr=1e-9, lr_public=0.5, public_steps=steps)
+    _step(optimizer, learner, 1)
+    moved = (learner.all_values() - before).abs()
+    assert float(moved[: learner.parameters].max()) < 1e-6
+    assert float(moved[learner.parameters :].max()) == pytest.approx(0.5 * steps, rel=0.9)
+    assert int(optimizer.state()["public.step"]) == steps
+
+
+def test_the_step_of_a_critic_holds_its_fakes_in_it() -> None:
+    learner, alone = _gan(), _gan()
+    LearnerOptimizer(learner, name="sgd", lr=1.0, lr_public=1e-9).step_(
+        torch.zeros(learner.parameters), torch.Generator().manual_seed(1)
+    )
+    fakes = alone.public_gradient(torch.Generator().manual_seed(1))
+    assert fakes is not None
+    moved = alone.private.vector - learner.private.vector
+    torch.testing.assert_close(moved.detach(), fakes)
