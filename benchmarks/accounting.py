@@ -2,11 +2,12 @@
 
 ``python benchmarks/accounting.py [--json] [--quick]``
 
-A reservation takes turns with bare SQLite transactions that insert one row of the same size in the same folder: one with
-SQLite's own settings (a rollback journal), one with a write-ahead log as the ledger has, all with full synchronisation, so
-all wait for the same disk. Their figures are medians of wall time, because a disk has no least time that means anything.
-On a disk that answers in a tenth of a millisecond, what is left of the second ratio is the signature and the hash. CPU figures are the least over rounds. The ledger of the check
-holds reservations and settlements by turns.
+A reservation takes turns with bare SQLite transactions that insert one row of the same size in the same folder: one
+with SQLite's own settings (a rollback journal), one with a write-ahead log as the ledger has, all with full
+synchronisation, so all wait for the same disk. Their figures are medians of wall time, because a disk has no least time
+that means anything. On a disk that answers in a tenth of a millisecond, what is left of the second ratio is signature,
+hashes and triggers. CPU figures are the least over rounds. The ledger of the check holds reservations and settlements
+by turns.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ROUNDS = 10
 QUIET = {"OMP_NUM_THREADS": "1"}
 STUDY = """\
 study: digits
-data: {{source: "builtin:digits", sites: {{count: {sites}, split: iid}}, holdout: 0.165}}
+data: {{source: "builtin:digits", schema: images.yaml, sites: {{count: {sites}, split: iid}}, holdout: 0.165}}
 model: {{name: image-vae, latent: 16, hidden: [128]}}
 privacy: {{unit: record, trust: local, noise_multiplier: 1.0, delta: 1.0e-4, clip: 1.0}}
 training: {{rounds: {rounds}, sample_rate: 0.2, local_steps: 5, optimizer: {{name: adam, lr: 1.0e-3}}}}
@@ -37,11 +37,16 @@ simulation: {{judge: false}}
 """
 
 
+# The same images without their labels: the model is then the plain app's, parameter for parameter.
+IMAGES = "{kind: image, height: 8, width: 8, channels: 1, max_value: 16}\n"
+
+
 def ours(sites: int, rounds: int, folder: Path) -> tuple[Usage, dict[str, Any]]:
     """Run fedgen's side as a process of its own; return its usage and what its run folder says."""
     folder.mkdir(parents=True)
     study = folder / "study.yaml"
     study.write_text(STUDY.format(sites=sites, rounds=rounds), encoding="utf-8")
+    (folder / "images.yaml").write_text(IMAGES, encoding="utf-8")
     out = folder / "run"
     command = [sys.executable, "-m", "fedgen", "simulate", str(study), "--out", str(out), "--json"]
     usage = measure(command, env=QUIET, cwd=HERE.parent)

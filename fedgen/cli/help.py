@@ -17,6 +17,7 @@ ARGUMENTS: Final = {
     "DIR": "Folder to make; must not hold a study.",
     "STUDY": "The study file, YAML or TOML.",
     "RUN": "The run folder.",
+    "PATH": "A ledger, or a run folder.",
 }
 
 

@@ -17,14 +17,19 @@ Nothing here counts ε: what a step costs is the accountant's business (:mod:`fe
 from fedgen.dpsgd.engine import Clipped, Engine, make_engine
 from fedgen.dpsgd.flat import FlatParameters
 from fedgen.dpsgd.noise import NoiseSource
+from fedgen.dpsgd.persons import PersonIndex, bounded_rows
 from fedgen.dpsgd.sampler import poisson_indices
 from fedgen.dpsgd.selftest import check_noise_scale, selftest, sensitivity
+from fedgen.dpsgd.stacked import StackedEngine
 
 __all__ = [
     "Clipped",
     "Engine",
     "FlatParameters",
     "NoiseSource",
+    "PersonIndex",
+    "StackedEngine",
+    "bounded_rows",
     "check_noise_scale",
     "make_engine",
     "poisson_indices",

@@ -34,7 +34,7 @@ class FusedEngine:
         - No global state: engines on different modules may run in different threads.
 
     Edge cases:
-        - The first call on two or more rows takes one backward pass more: it proves that no row's loss depends on
+        - The first call on two or more rows takes two backward passes more: they prove that no row's loss depends on
           another row, that no parameter is used outside of its layer, and that the loss takes no gradients itself.
           Keep an engine as long as its module.
         - A layer that is not reached in a call contributes zero.

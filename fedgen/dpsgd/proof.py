@@ -39,8 +39,8 @@ class Proof:
     def check(self, losses: Tensor, used: Sequence[Used], some: Tensor) -> None:
         """Refuse a loss whose rows depend on each other, or that sees a parameter past its layer.
 
-        The loss of some rows must have no gradient in the layers' outputs for the others, nor in any parameter, for
-        the rules do not let any through.
+        The loss of some rows must have no gradient in the layers' outputs for the others, nor the other way round,
+        nor in any parameter, for the rules do not let any through.
 
         Args:
             losses: One per row.
@@ -52,23 +52,28 @@ class Proof:
         """
         if self._early:
             raise ConfigError("the loss takes gradients itself", hint="use a loss without a gradient penalty")
+        for part in (some, ~some) if bool(some.any()) else (~some,):
+            self._check(losses[part], used, ~part)
+        if bool(some.any()):
+            self._tape.watch = None
+
+    def _check(self, losses: Tensor, used: Sequence[Used], others: Tensor) -> None:
+        """Refuse losses that have a gradient in the layers' outputs for other rows, or in a parameter."""
         named = [
             pair
             for pair in zip(self._flat.names, self._flat.parameters, strict=True)
             if pair[1].requires_grad
         ]
         targets = [*(edge for _, _, edge in used), *(p for _, p in named)]
-        found = gradients(losses[some], targets, keep=True)
+        found = gradients(losses, targets, keep=True)
         for (k, _, _), g in zip(used, found, strict=False):
-            if g is not None and bool(((g[~some] != 0) & ~g[~some].isnan()).any()):
+            if g is not None and bool(((g[others] != 0) & ~g[others].isnan()).any()):
                 raise self._tape.layers[k].refusal(
                     "lets the loss of a row depend on another", "compute each row's loss from that row alone"
                 )
         for (name, _), g in zip(named, found[len(used) :], strict=True):
             if g is not None:
                 raise ConfigError(f"parameter {name!r} is used outside of its layer", hint="call the layer")
-        if bool(some.any()):
-            self._tape.watch = None
 
     def forget(self) -> None:
         """Forget what the last loss did."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -65,7 +65,9 @@ meta = sa.Table(
     sa.Column("head", Bytes, nullable=False),
 )
 head_of = sa.select(meta.c.size, meta.c.head).where(meta.c.id == 1)
-append_to = entries.insert()
+# What a reservation says; straight to the driver, because through SQLAlchemy each costs as much as a signature.
+_HEAD: Final = "SELECT size, head FROM meta WHERE id = 1"
+_APPEND: Final = "INSERT INTO entries (idx, prev, body, hash, signature, once) VALUES (?, ?, ?, ?, ?, ?)"
 rows_from = (
     sa.select(entries.c.idx, entries.c.prev, entries.c.body, entries.c.hash, entries.c.signature)
     .where(entries.c.idx >= sa.bindparam("first"))
@@ -120,9 +122,54 @@ def _engine(*, reading: bool) -> sa.Engine:
     """Return the shared engine; a writer takes its lock at once, so that what it read stays true."""
     engine = sa.create_engine("sqlite://", creator=_open, poolclass=NullPool)
     begin = "BEGIN" if reading else "BEGIN IMMEDIATE"
-    # Straight to the driver: through SQLAlchemy this one word costs as much as the insert.
-    sa.event.listen(engine, "begin", lambda it: it.connection.driver_connection.execute(begin))
+
+    def on_begin(connection: sa.Connection) -> None:
+        if not driver(connection).in_transaction:  # else it is one of :func:`transaction`
+            driver(connection).execute(begin)
+
+    sa.event.listen(engine, "begin", on_begin)
     return engine
+
+
+def driver(connection: sa.Connection) -> sqlite3.Connection:
+    """Return SQLite's own connection."""
+    own: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return own
+
+
+@contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """Hold the write lock; commit at the end of the block, or take everything back."""
+    raw = driver(connection)
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        raw.execute("COMMIT")
+    except BaseException:
+        if raw.in_transaction:
+            with suppress(sqlite3.Error):  # what went wrong first is what counts
+                raw.execute("ROLLBACK")
+        raise
+
+
+class Head(NamedTuple):
+    """What the head row promises; :func:`sound` says whether it can be so."""
+
+    size: int
+    head: bytes
+
+
+def head(connection: sa.Connection) -> Head | None:
+    """Return the head row, or None if it is missing."""
+    row = driver(connection).execute(_HEAD).fetchone()
+    return None if row is None else Head(*row)
+
+
+def append(connection: sa.Connection, row: dict[str, Any], once: str | None) -> None:
+    """Insert one entry; ``once`` names what may be said once only."""
+    driver(connection).execute(
+        _APPEND, (row["idx"], row["prev"], row["body"], row["hash"], row["signature"], once)
+    )
 
 
 def _open() -> sqlite3.Connection:

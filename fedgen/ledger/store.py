@@ -8,6 +8,7 @@ ledger take turns too, and those that wait share one commit.
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -279,7 +280,7 @@ class Ledger:
             connection = self._connected()
             self._written = 0
             try:
-                with connection.begin():
+                with db.transaction(connection):
                     _catch_up(connection, self._tally, self._path, self._key)
                     yield connection
             except BaseException as error:
@@ -302,7 +303,7 @@ class Ledger:
         """Append ``entry`` at the head."""
         row = _row(entry, self._tally.size, self._tally.head, self._key)
         with db.translated(self._path):
-            connection.execute(db.append_to, {**row, "once": once})
+            db.append(connection, row, once)
         self._written += 1
         self._tally.add(row["idx"], row["hash"], entry)
         return Receipt(row["idx"], row["hash"])
@@ -329,7 +330,7 @@ def _begin(connection: sa.Connection, wanted: Opened, key: Signer) -> Tally | No
         return None
     db.create(connection, durable=wanted.durable, genesis=GENESIS)
     row = _row(wanted, 0, GENESIS, key)
-    connection.execute(db.append_to, {**row, "once": "opened"})
+    db.append(connection, row, "opened")
     tally = Tally()
     tally.add(0, row["hash"], wanted)
     return tally
@@ -356,7 +357,7 @@ def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
 
 def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) -> None:
     """Count what others appended since; refuse a file that was rolled back, does not chain, or is not ours."""
-    head = connection.execute(db.head_of).first()
+    head = db.head(connection)
     if head is None or not db.sound(head):
         raise _damaged("the row that promises the head is missing", path)
     if (tally.size, tally.head) == (head.size, head.head):
@@ -384,7 +385,7 @@ def _follows(row: Any, tally: Tally) -> bool:
 def _lost(error: BaseException) -> bool:
     """Return whether an error came from the file and takes the open transaction with it."""
     replayed = isinstance(error, IntegrityError) and error.code is Code.REPLAYED
-    return isinstance(error.__cause__, sa.exc.DBAPIError) and not replayed
+    return isinstance(error.__cause__, (sqlite3.Error, sa.exc.DBAPIError)) and not replayed
 
 
 def _damaged(what: str, path: Path) -> IntegrityError:

@@ -82,6 +82,7 @@ class _Findings:
     promised: int = -1  # size at which a checkpoint names a root
     promised_root: bytes | None = None  # the root there
     last: Any = None
+    seen: dict[bytes, int] = field(default_factory=dict)  # position by hash, where each is looked at
     frontier: list[bytes] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -108,7 +109,7 @@ def verify(
     """Return what a check of the ledger at ``path`` found; never raises for what is inside the file.
 
     Guarantees:
-        - Names an entry that was altered, removed, reordered, or written without the key; a file that was
+        - Names an entry that was altered, removed, reordered, replayed, or written without the key; a file that was
           truncated, or lengthened behind its head; a first entry that is missing or of another key.
         - An honest ledger, however it was interrupted, has no problems.
         - Reads only: the file and its folder stay as they are unless a writer is at work.
@@ -199,6 +200,7 @@ def _check_row(found: _Findings, row: Any) -> None:
         _check_entry(found, row, entry, position)
     if found.each:
         _check_signature(found, row, digest)
+        found.seen.setdefault(row.hash, position)
     found.last = (row, digest)
     merkle.push(found.frontier, found.rows, merkle.leaf_hash(row.hash))
     found.rows += 1
@@ -219,6 +221,10 @@ def _diagnose(found: _Findings, row: Any) -> tuple[int, bytes]:
     if row.hash == entry_hash(digest, row.signature):
         found.problems.append(f"altered: the link of entry {row.idx} to the one before it was changed")
         return here, digest
+    again = found.seen.get(row.hash)
+    if again is not None and row.hash == entry_hash(digest := _digest(row, again), row.signature):
+        found.problems.append(f"replayed: entry {row.idx} is entry {again} a second time")
+        return again, digest
     for position in range(max(0, row.idx - _SHIFT_MAX), row.idx + _SHIFT_MAX + 1):
         digest = _digest(row, position)
         if row.hash == entry_hash(digest, row.signature):

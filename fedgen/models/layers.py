@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +21,14 @@ _LOWEST: Final = -80.0  # exp of it is still a normal float32, so the logarithm 
 
 
 def unset(kind: type[nn.Module], *shape: int, **options: int | bool) -> Any:
-    """Return a layer whose weights are not drawn: construction must not move the global generator."""
-    return skip_init(kind, *shape, **options)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Return a layer whose weights are not drawn: construction must not move the global generator.
+
+    ``torch.nn.utils.skip_init`` does the same by way of the meta device, which imports sympy: half a second.
+    """
+    silent = type(kind.__name__, (kind,), {"reset_parameters": lambda _self: None})
+    layer: nn.Module = silent(*shape, **options)
+    layer.__class__ = kind  # the engine's rules go by exact type
+    return layer
 
 
 def blocks(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:

@@ -209,7 +209,8 @@ class Site:
         asked = admission.study.study.policy.min_cohort
         permitted = permit(table, decision, min_cohort=max(self._rules.min_cohort, asked))
         rows = rows_mark(None if decision is None else decision.permitted)
-        kept = self._memory.kept()
+        # Only a later attempt can be the same question again; a repeated first one is refused by the ledger.
+        kept = self._memory.kept() if train.attempt > 1 else None
         if kept is not None and kept.answers(train, rows):
             again = kept.reply.model_copy(update={"attempt": train.attempt})
             self._memory.keep(Kept(again, kept.payload, rows))

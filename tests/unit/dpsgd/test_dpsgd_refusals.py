@@ -216,8 +216,10 @@ def test_a_gradient_penalty(filled):
         lambda hidden: functional.batch_norm(hidden, None, None, training=True),
         lambda hidden: torch.cat([hidden, torch.cdist(hidden, hidden).sum(1, keepdim=True)], 1),
         lambda hidden: hidden.flip(0),
+        lambda hidden: hidden.cumsum(0),
+        lambda hidden: hidden.flip(0).cumsum(0).flip(0),
     ],
-    ids=["centred", "batch-norm", "minibatch-discrimination", "shuffled"],
+    ids=["centred", "batch-norm", "minibatch-discrimination", "shuffled", "earlier-rows", "later-rows"],
 )
 def test_rows_that_depend_on_each_other(filled, mix):
     module = filled(nn.Linear(3, 4))

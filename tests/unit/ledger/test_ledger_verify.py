@@ -165,6 +165,24 @@ def test_reordered_entries_are_named(path: Path) -> None:
     assert any(problem.startswith("reordered: entry 5 was written at 3") for problem in report.problems)
 
 
+@pytest.mark.parametrize("index", [0, 1, 2, 9])
+def test_a_replayed_entry_is_named(path: Path, index: int) -> None:
+    again = (
+        f"INSERT INTO entries SELECT 10, prev, body, hash, signature, NULL FROM entries WHERE idx = {index}"
+    )
+    tamper(path, again, "UPDATE meta SET size = 11, head = (SELECT hash FROM entries WHERE idx = 10)")
+    assert f"replayed: entry 10 is entry {index} a second time" in verify(path).problems
+
+
+def test_a_replayed_entry_is_named_from_far_away_and_in_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    written(path, rounds=70)
+    columns = ("prev", "body", "hash", "signature")
+    values = ", ".join(f"{name} = (SELECT {name} FROM entries WHERE idx = 1)" for name in columns)
+    tamper(path, f"UPDATE entries SET {values} WHERE idx = 121")
+    assert "replayed: entry 121 is entry 1 a second time" in verify(path).problems
+
+
 def test_a_truncated_file_is_named(path: Path) -> None:
     tamper(path, "DELETE FROM entries WHERE idx >= 7")
     only(verify(path), "truncated")
@@ -221,6 +239,16 @@ def test_an_entry_appended_without_the_key_is_named(path: Path) -> None:
     assert report.problems == ("not signed: entry 10 does not carry a signature of the ledger's key",)
 
 
+def test_a_tail_rewritten_with_another_key_is_named_entry_by_entry(path: Path) -> None:
+    thief = SigningKey.generate()
+    resigned(
+        path, lambda index, body: body.replace(b'"count":4', b'"count":1') if index > 4 else body, thief, 5
+    )
+    named = [problem for problem in verify(path).problems if problem.startswith("not signed")]
+    assert [problem.split(" ")[3] for problem in named] == ["5", "6", "7", "8", "9"]
+    assert verify(path).problems == tuple(named)
+
+
 def test_an_entry_appended_behind_the_head_is_named(path: Path) -> None:
     forge(path, KEY, move_head=False)
     assert verify(path).problems == ("appended: 11 entries are there, 10 are promised",)
@@ -263,14 +291,16 @@ def test_a_ledger_without_its_ends_or_types_is_named_and_never_crashes(
     assert word in {problem.split(":")[0] for problem in verify(path).problems}
 
 
-def resigned(path: Path, change: Callable[[int, bytes], bytes]) -> None:
-    """Write every entry anew, changed, with the ledger's own key."""
+def resigned(
+    path: Path, change: Callable[[int, bytes], bytes], key: SigningKey = KEY, first: int = 0
+) -> None:
+    """Write every entry anew, changed, with the ledger's own key, or from ``first`` on with another."""
     rows = ask(path, "SELECT idx, body FROM entries ORDER BY idx")
     prev, statements = bytes(32), []
     for index, body in rows:
         new = change(index, body)
         digest = entry_digest(prev, index, new)
-        signature = KEY.sign(ENTRY_LABEL, digest)
+        signature = (key if index >= first else KEY).sign(ENTRY_LABEL, digest)
         own = entry_hash(digest, signature)
         values = (prev, new, own, signature, index)
         statements.append(

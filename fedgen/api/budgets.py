@@ -1,0 +1,281 @@
+"""``audit budget``: every ε computed again from recorded events, and held against what was claimed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fedgen.api.ledgers import COORDINATOR, ledgers_in
+from fedgen.errors import Code, IntegrityError
+from fedgen.ledger.entries import Reserved
+from fedgen.ledger.verify import read, verify
+from fedgen.privacy.accountant import epsilon, epsilon_rdp
+from fedgen.privacy.statement import phrase
+from fedgen.privacy.units import Relation
+from fedgen.runs.folder import open_run
+from fedgen.runs.journal import read_run
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from fedgen.privacy.events import Event
+    from fedgen.runs.journal import RunRecord
+
+TOLERANCE: Final = 1e-3
+DELTA: Final = 1e-5
+Totals = dict[Any, dict[str, dict["Event", int]]]  # by data set and study
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What recorded events cost, by two accountants.
+
+    Attributes:
+        ledger: Name of the ledger, see :func:`fedgen.api.ledgers.ledgers_in`.
+        dataset: Identity of the data set.
+        study_hash: The study, hex; None for all studies together.
+        reservations: How many rounds were charged.
+        pld: The bound by privacy loss distributions, infinite if there is none.
+        rdp: The bound by Rényi differential privacy, infinite if there is none.
+        delta: At which both hold.
+    """
+
+    ledger: str
+    dataset: str
+    study_hash: str | None
+    reservations: int
+    pld: float
+    rdp: float
+    delta: float
+
+    @property
+    def epsilon(self) -> float:
+        """The bound: both are proved, so the smaller is."""
+        return min(self.pld, self.rdp)
+
+    def words(self) -> str:
+        """Return the bound in words."""
+        return phrase(self.epsilon, self.delta)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values; null where there is no bound."""
+        return {name: None if value == math.inf else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A figure that a run states, beside the one its ledgers support.
+
+    Attributes:
+        scope: Whose data it is about.
+        claimed: The stated ε, or None where nothing is promised.
+        recomputed: What the events recorded in the ledgers cost.
+        holds: Whether the claim is not below that by more than a thousandth.
+    """
+
+    scope: str
+    claimed: float | None
+    recomputed: float
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit of budgets found.
+
+    Attributes:
+        figures: One for each data set and study, and one for each data set in total.
+        claims: The statements of a run; empty for a ledger file.
+        problems: What contradicts the claims or an honest ledger; empty if all is well.
+    """
+
+    figures: tuple[Recomputed, ...]
+    claims: tuple[Claim, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is contradicted."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "ok": self.ok,
+            "figures": [figure.to_json() for figure in self.figures],
+            "claims": [{**asdict(claim), "recomputed": _finite(claim.recomputed)} for claim in self.claims],
+            "problems": list(self.problems),
+        }
+
+
+def audit_budget(
+    path: str | os.PathLike[str], *, delta: float | None = None, relation: Relation | None = None
+) -> Audit:
+    """Return every ε computed again, if nothing contradicts what was claimed; see :func:`recompute`.
+
+    Raises:
+        IntegrityError: A claim is below the recomputed figure by more than a thousandth of it, or a ledger
+            contradicts it or itself (code ``ledger``, exit 6).
+        ConfigError: There is no ledger.
+    """
+    found = recompute(path, delta=delta, relation=relation)
+    if not found.ok:
+        raise contradicted(found, path)
+    return found
+
+
+def contradicted(found: Audit, path: str | os.PathLike[str]) -> IntegrityError:
+    """Return the error that names the first thing an audit found, and counts the rest."""
+    more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
+    return IntegrityError(found.problems[0] + more, code=Code.LEDGER, where=str(path))
+
+
+def recompute(
+    path: str | os.PathLike[str], *, delta: float | None = None, relation: Relation | None = None
+) -> Audit:
+    """Return every ε computed again from the events in a ledger, or in those of a run folder; never raises for them.
+
+    Guarantees:
+        - Per data set and study, and per data set over all studies; every reservation counts, settled or not.
+        - Believes nothing but the ledgers' events: neither a figure in a file nor a plan.
+        - Opens no network and no file outside the path.
+
+    Args:
+        path: A ledger, or a run folder.
+        delta: In (0, 1); without it that of the run's study, or 1e-5 for a ledger file.
+        relation: Which data sets are neighbours; without it that of the run's study, or add-or-remove.
+
+    Raises:
+        ConfigError: There is no ledger, or the run's study cannot be read.
+        IntegrityError: run.json does not have its form.
+    """
+    place = Path(path)
+    record: RunRecord | None = None
+    if place.is_dir():
+        folder, study = open_run(place)
+        delta = study.study.privacy.delta if delta is None else delta
+        relation = Relation(study.study.privacy.relation) if relation is None else relation
+        record = read_run(folder.record) if folder.record.is_file() else None
+    at, between = DELTA if delta is None else delta, relation or Relation.ADD_OR_REMOVE
+    figures: list[Recomputed] = []
+    problems: list[str] = []
+    charged: dict[str, list[Reserved]] = {}
+    for name, ledger in ledgers_in(place).items():
+        report = verify(ledger)
+        problems += [f"the ledger of {name} does not verify: {problem}" for problem in report.problems]
+        charged[name] = [] if report.problems else _reserved(ledger)
+        figures += _figures(name, charged[name], at, between)
+    if record is None:
+        return Audit(tuple(figures), (), tuple(problems))
+    claims, false = _claims(record, charged, between)
+    return Audit(tuple(figures), claims, (*problems, *false, *_missing(record, charged)))
+
+
+def _reserved(ledger: Path) -> list[Reserved]:
+    """Return everything reserved in a ledger."""
+    return [it.entry for it in read(ledger) if isinstance(it.entry, Reserved)]
+
+
+def _figures(name: str, charged: list[Reserved], delta: float, relation: Relation) -> list[Recomputed]:
+    """Return what a ledger's events cost, per data set and study, and per data set in total."""
+    groups: dict[tuple[str, str | None], list[Reserved]] = defaultdict(list)
+    for entry in charged:
+        groups[entry.dataset, entry.study_hash].append(entry)
+        groups[entry.dataset, None].append(entry)
+    figures = []
+    for (dataset, study), entries in sorted(groups.items(), key=lambda it: (it[0][0], it[0][1] or "~")):
+        counts = _counts(entries)
+        figures.append(
+            Recomputed(
+                ledger=name,
+                dataset=dataset,
+                study_hash=study,
+                reservations=len(entries),
+                pld=epsilon(counts, delta, relation=relation).epsilon,
+                rdp=epsilon_rdp(counts, delta, relation=relation).epsilon,
+                delta=delta,
+            )
+        )
+    return figures
+
+
+def _counts(entries: Iterable[Reserved]) -> tuple[tuple[Event, int], ...]:
+    """Return the events of reservations with their total counts."""
+    totals: dict[Event, int] = {}
+    for entry in entries:
+        totals[entry.event] = totals.get(entry.event, 0) + entry.count
+    return tuple(totals.items())
+
+
+def _claims(
+    record: RunRecord, charged: dict[str, list[Reserved]], relation: Relation
+) -> tuple[tuple[Claim, ...], list[str]]:
+    """Hold each statement of a run against what its sites' ledgers say was done."""
+    claims, false = [], []
+    for statement in record.privacy:
+        scope, claimed = str(statement.get("scope")), statement.get("epsilon")
+        delta = statement.get("delta")
+        if claimed is None:
+            claims.append(Claim(scope, None, 0.0, holds=True))
+            continue
+        if not (isinstance(claimed, int | float) and isinstance(delta, int | float) and 0 < delta < 1):
+            false.append(f"the statement about {scope} has no figures")
+            continue
+        named = statement.get("relation")
+        between = Relation(named) if named in set(Relation) and isinstance(named, str) else relation
+        cost = _cost(record, charged, scope, float(delta), between)
+        private = record.seeds == "os"
+        holds = private and claimed >= cost * (1 - TOLERANCE)
+        claims.append(Claim(scope, float(claimed), cost, holds=holds))
+        if not private:
+            false.append(f"the statement about {scope} promises something, but its noise came from a seed")
+        elif not holds:
+            false.append(
+                f"the statement about {scope} claims {phrase(claimed, delta)}, "
+                f"the ledger says {phrase(cost, delta)}"
+            )
+    return tuple(claims), false
+
+
+def _cost(
+    record: RunRecord, charged: dict[str, list[Reserved]], scope: str, delta: float, relation: Relation
+) -> float:
+    """Return what a study cost the data in a scope: one site's, or the most any site's did.
+
+    Sites hold different records, so the union's figure is the largest of theirs, not their sum.
+    """
+    costs = [0.0]
+    for name, entries in charged.items():
+        if name == COORDINATOR or (scope.startswith("site ") and name != scope):
+            continue
+        per_dataset: dict[str, list[Reserved]] = defaultdict(list)
+        for entry in entries:
+            if entry.study_hash == record.study_hash:
+                per_dataset[entry.dataset].append(entry)
+        costs += [epsilon(_counts(it), delta, relation=relation).epsilon for it in per_dataset.values()]
+    return max(costs)
+
+
+def _missing(record: RunRecord, charged: dict[str, list[Reserved]]) -> list[str]:
+    """Name rounds that run.json counts and no ledger was charged for."""
+    problems = []
+    done = {f"site {site.name}": site.rounds for site in record.sites}
+    for name, rounds in {COORDINATOR: record.rounds_done, **done}.items():
+        if not rounds:
+            continue
+        if name not in charged:
+            problems.append(f"the ledger of {name} is missing, which took part in {rounds} rounds")
+            continue
+        known = {entry.round for entry in charged[name] if entry.study_hash == record.study_hash}
+        if len(known) < rounds:
+            problems.append(f"the ledger of {name} was charged for {len(known)} rounds, not for {rounds}")
+    return problems
+
+
+def _finite(value: float) -> float | None:
+    """Return a figure as JSON holds it."""
+    return value if math.isfinite(value) else None
