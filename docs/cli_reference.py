@@ -65,15 +65,26 @@ def page() -> str:
     context = click.Context(whole, info_name="fedgen")
     verbs: dict[str, click.Command] = getattr(whole, "commands", {})
     parts = [_HEAD]
-    parts += [_verb(name, verb, context) for name, verb in verbs.items() if name not in LATER]
+    for name, verb in verbs.items():
+        if name not in LATER:
+            parts += _section(name, verb, context)
     parts.append(_later())
     parts.append(_exit_codes())
     return "\n".join(parts)
 
 
-def _verb(name: str, verb: click.Command, parent: click.Context) -> str:
-    """Return the section of one verb."""
+def _section(name: str, verb: click.Command, parent: click.Context) -> list[str]:
+    """Return the sections of a verb, or of each verb of a group."""
+    group: dict[str, click.Command] = getattr(verb, "commands", {})
+    if not group:
+        return [_verb(name, verb, parent)]
     context = click.Context(verb, info_name=name, parent=parent)
+    return [_verb(f"{name} {inner}", each, context) for inner, each in group.items()]
+
+
+def _verb(name: str, verb: click.Command, parent: click.Context) -> str:
+    """Return the section of one verb; ``name`` includes its group."""
+    context = click.Context(verb, info_name=name.rsplit(maxsplit=1)[-1], parent=parent)
     lines = [
         f"## `fedgen {name}`",
         "",

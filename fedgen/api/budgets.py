@@ -89,7 +89,7 @@ class Audit:
 
     Attributes:
         figures: One for each data set and study, and one for each data set in total.
-        claims: The statements of a run; empty for a ledger file.
+        claims: The statements of a run; empty for a ledger file, and for a run that goes on or was killed.
         problems: What contradicts the claims or an honest ledger; empty if all is well.
     """
 
@@ -169,9 +169,10 @@ def recompute(
         problems += [f"the ledger of {name} does not verify: {problem}" for problem in report.problems]
         charged[name] = [] if report.problems else _reserved(ledger)
         figures += _figures(name, charged[name], at, between)
-    if record is None:
+    if record is None or record.outcome == "running":  # while it goes on, run.json lags behind the ledgers
         return Audit(tuple(figures), (), tuple(problems))
     claims, false = _claims(record, charged, between)
+    false += _summaries(record, charged, at, between)
     return Audit(tuple(figures), claims, (*problems, *false, *_missing(record, charged)))
 
 
@@ -258,6 +259,21 @@ def _cost(
                 per_dataset[entry.dataset].append(entry)
         costs += [epsilon(_counts(it), delta, relation=relation).epsilon for it in per_dataset.values()]
     return max(costs)
+
+
+def _summaries(
+    record: RunRecord, charged: dict[str, list[Reserved]], delta: float, relation: Relation
+) -> list[str]:
+    """Name sites that spent more than run.json says of them."""
+    problems = []
+    for site in record.sites:
+        cost = _cost(record, charged, f"site {site.name}", delta, relation)
+        if site.epsilon is not None and site.epsilon < cost * (1 - TOLERANCE):
+            problems.append(
+                f"run.json says that site {site.name} spent {phrase(site.epsilon, delta)}, "
+                f"the ledger says {phrase(cost, delta)}"
+            )
+    return problems
 
 
 def _missing(record: RunRecord, charged: dict[str, list[Reserved]]) -> list[str]:

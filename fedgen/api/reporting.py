@@ -280,6 +280,10 @@ def _commands(run: Run) -> tuple[Command, ...]:
             text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"
         ),
         Command(
+            text=f"fedgen audit budget {folder}", shows="every ε again, from the ledgers, by two accountants"
+        ),
+        Command(text=f"fedgen ledger verify {folder}", shows="hashes, chain and signatures of every ledger"),
+        Command(
             text=f"fedgen check {folder / 'study.yaml'}", shows="the plan, computed again from the study"
         ),
         Command(text=f"fedgen sample {folder} --rows 1000 --out more.parquet", shows="more rows, at no cost"),

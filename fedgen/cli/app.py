@@ -31,10 +31,14 @@ app = typer.Typer(
 
 def command() -> click.Command:
     """Return the whole command line."""
-    from fedgen.cli import verbs  # registers the verbs on `app`
+    from fedgen.cli import ledger, verbs  # registers the verbs on `app`
+    from fedgen.cli.help import PlainHelp
+    from fedgen.cli.selftest import selftest
 
     if not app.registered_commands:
         verbs.register(app)
+        ledger.register_ledger(app)
+        ledger.register_audit(app).command("selftest", cls=PlainHelp)(selftest)
         later.register(app)
     return get_command(app)
 

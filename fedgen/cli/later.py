@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 LATER: Final = {
     "train": "run a study on deployed sites",
-    "audit": "recompute budgets, attack a model",
-    "ledger": "verify and show a ledger",
     "policy": "lint, decide, explain and compare policy packs",
     "consent": "keep the consent event log",
     "erase": "erase a subject",

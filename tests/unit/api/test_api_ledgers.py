@@ -317,7 +317,21 @@ def test_an_altered_ledger_is_named_and_not_counted(run: Path) -> None:
     assert not any(figure.ledger == f"site {path.parent.name}" for figure in found.figures)
 
 
+def test_a_site_said_to_have_spent_less_is_named(run: Path) -> None:
+    names = [entry.name for entry in study().roster]
+    honest = max(claim.recomputed for claim in audit_budget(run).claims)
+    sites = [{"name": name, "rounds": 3, "epsilon": honest} for name in names]
+    change(run, sites=sites)
+    assert audit_budget(run).ok
+    change(run, sites=[sites[0], {**sites[1], "epsilon": honest / 2}])
+    with pytest.raises(IntegrityError, match=f"run.json says that site {names[1]} spent"):
+        audit_budget(run)
+
+
 def test_a_run_that_goes_on_has_figures_and_no_claims(run: Path) -> None:
+    claim(run, 0.0)
+    change(run, outcome="running", rounds_done=0)
+    assert audit_budget(run).claims == ()
     (run / "run.json").unlink()
     found = audit_budget(run)
     assert found.claims == ()
