@@ -40,7 +40,10 @@ def command() -> click.Command:
         ledger.register_ledger(app)
         ledger.register_audit(app).command("selftest", cls=PlainHelp)(selftest)
         later.register(app)
-    return get_command(app)
+    whole = get_command(app)
+    if isinstance(whole, click.Group):  # typer puts groups last; what is not built yet comes last here
+        whole.commands = dict(sorted(whole.commands.items(), key=lambda verb: verb[0] in later.LATER))
+    return whole
 
 
 def run() -> NoReturn:

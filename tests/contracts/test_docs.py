@@ -26,7 +26,13 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)[^)]*\)|!\[[^\]]*\]\(([^)\s]+)[^)
 
 
 def _verbs() -> dict[str, click.Command]:
-    return dict(getattr(command(), "commands", {}))
+    """Return every verb, those of a group under both names."""
+    top: dict[str, click.Command] = getattr(command(), "commands", {})
+    return {
+        name if inner is None else f"{name} {inner}": each
+        for name, verb in top.items()
+        for inner, each in (getattr(verb, "commands", None) or {None: verb}).items()
+    }
 
 
 def test_the_command_reference_is_what_the_code_says() -> None:
