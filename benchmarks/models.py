@@ -35,7 +35,8 @@ class Vae(nn.Module):
         code = mean + torch.exp(0.5 * log_variance) * 0.1
         logits = self.decoder(code)
         fit = functional.binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(1)
-        return fit - 0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
+        loss: Tensor = fit - 0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
+        return loss
 
 
 class Critic(nn.Module):

@@ -39,6 +39,21 @@ def least(call: Callable[[], object], rounds: int) -> float:
     return 1000 * best
 
 
+def _calls(
+    source: NoiseSource, stream: KeyStream, rng: np.random.Generator, size: int
+) -> dict[str, Callable[[], object]]:
+    """Return every source at one size."""
+    out, words = torch.empty(size), np.empty(size, np.uint32)
+    return {
+        "AES-256-CTR key stream, 4 bytes each": lambda: stream.fill(words.data),
+        "fedgen normals (AES, 53-bit radius)": lambda: source.fill_normal_(out, 1.0),
+        "torch.randn (not a CSPRNG)": lambda: torch.randn(size),
+        "numpy standard_normal, SFC64 (not a CSPRNG)": lambda: rng.standard_normal(size, np.float32),
+        "fedgen Skellam, variance 1e6": lambda: source.skellam(size, 1e6),
+        "fedgen discrete Gaussian, variance 1e6": lambda: source.discrete_gaussian(size, 1e6),
+    }
+
+
 def main() -> int:
     """Time every source at two sizes."""
     arguments = options(__doc__).parse_args()
@@ -47,17 +62,7 @@ def main() -> int:
     source, stream, rng = NoiseSource.secure(), KeyStream.from_os(), np.random.Generator(np.random.SFC64(0))
     rows, found = [], {}
     for size in (SIZE, SMALL):
-        out, words = torch.empty(size), np.empty(size, np.uint32)
-        calls: dict[str, Callable[[], object]] = {
-            "AES-256-CTR key stream, 4 bytes each": lambda words=words: stream.fill(words.data),
-            "fedgen normals (AES, 53-bit radius)": lambda out=out: source.fill_normal_(out, 1.0),
-            "torch.randn (not a CSPRNG)": lambda size=size: torch.randn(size),
-            "numpy standard_normal, SFC64 (not a CSPRNG)": lambda size=size: rng.standard_normal(
-                size, np.float32
-            ),
-            "fedgen Skellam, variance 1e6": lambda size=size: source.skellam(size, 1e6),
-            "fedgen discrete Gaussian, variance 1e6": lambda size=size: source.discrete_gaussian(size, 1e6),
-        }
+        calls = _calls(source, stream, rng, size)
         for name, call in calls.items():
             call()
             found[name, size] = least(
