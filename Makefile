@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
-	$(BIN)/pip install --quiet -e '.[audit,examples,sim,dev]'
+	$(BIN)/pip install --quiet -e '.[audit,examples,sim,sql,dev]'
 	touch $@
 
 install: $(VENV)/.installed
