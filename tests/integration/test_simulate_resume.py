@@ -85,7 +85,8 @@ def test_ctrl_c_exits_130_keeps_what_was_done_and_resumes(tmp_path: Path) -> Non
     assert "Traceback" not in err
     stopped = fedgen.load_run(tmp_path / "run")
     assert stopped.record.outcome == "interrupted"
-    assert 5 <= stopped.record.rounds_done < ROUNDS
+    # A round's line is on the disk before its checkpoint, so the fifth line seen may be of a round still to be saved.
+    assert 4 <= stopped.record.rounds_done < ROUNDS
     assert (tmp_path / "run" / "report.html").is_file()
     assert len(stopped.sample(3)) == 3
 
