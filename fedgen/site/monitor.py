@@ -33,6 +33,7 @@ from fedgen.messages import (
     encode,
     expect,
 )
+from fedgen.privacy.units import Trust
 from fedgen.site.admit import Admission, admit
 from fedgen.site.memory import Kept, Memory, rows_mark
 from fedgen.site.train import LocalUpdate, compute_update
@@ -210,7 +211,9 @@ class Site:
         permitted = permit(table, decision, min_cohort=max(self._rules.min_cohort, asked))
         rows = rows_mark(None if decision is None else decision.permitted)
         # Only a later attempt can be the same question again; a repeated first one is refused by the ledger.
-        kept = self._memory.kept() if train.attempt > 1 else None
+        # A clear sum is another matter: the coordinator would noise it afresh, which is a second release.
+        own_noise = admission.plan.trust is Trust.LOCAL
+        kept = self._memory.kept() if own_noise and train.attempt > 1 else None
         if kept is not None and kept.answers(train, rows):
             again = kept.reply.model_copy(update={"attempt": train.attempt})
             self._memory.keep(Kept(again, kept.payload, rows))
@@ -230,7 +233,8 @@ class Site:
             weights=train.digest,
             excluded={reason: bucket(count) for reason, count in permitted.excluded.items() if count},
         )
-        self._memory.keep(Kept(reply, payload, rows))
+        if own_noise:
+            self._memory.keep(Kept(reply, payload, rows))
         sealed = self._sealed(reply, payload, admission)
         self._account.settle(receipt, sha256_hex(sealed))
         return sealed

@@ -41,6 +41,18 @@ def test_the_same_round_asked_again_gets_the_same_values_and_no_second_charge(
     assert len(site.entries("reserved")) == 1
 
 
+def test_a_clear_sum_is_never_kept_and_every_attempt_is_charged(tmp_path: Path, identity: SigningKey) -> None:
+    """The coordinator noises a clear sum afresh for each attempt: two attempts are two releases."""
+    desk = Desk(small_study(privacy={"trust": "central"}))
+    site = _site(tmp_path, desk, identity)
+    site.ask(desk.join())
+    for attempt in (1, 2):
+        answer, _values = site.ask(desk.train(1, attempt))
+        assert isinstance(answer, Trained)
+    assert len(site.entries("reserved")) == 2
+    assert not (tmp_path / "answer").exists()
+
+
 def test_an_attempt_answered_from_memory_is_a_replay_the_second_time(
     tmp_path: Path, identity: SigningKey
 ) -> None:
