@@ -71,9 +71,6 @@ def pooled_rival(prepared: Prepared, judge: Callable[[np.ndarray], Evaluation | 
 def _gradient(learner: Learner, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return the plain mean gradient of the private parameters, flat."""
     loss = learner.model.private_loss(rows, generator).mean()
-    parts = torch.autograd.grad(loss, list(learner.model.private.parameters()), allow_unused=True)
     flat = torch.zeros(learner.parameters)
-    for view, part in zip(learner.private.views(flat), parts, strict=True):
-        if part is not None:
-            view.copy_(part)
+    learner.private.add_gradient_(flat, loss)
     return flat

@@ -67,15 +67,7 @@ def _gradient(
     total = torch.zeros(learner.parameters)
     dropped = 0
     for _ in range(admission.study.study.training.local_steps):
-        step = learner.add_noised_sum_(
-            total,
-            codes,
-            rate=admission.study.sample_rate,
-            noise_std=site_noise_std(admission.plan),
-            noise=noise,
-            generator=generator,
-        )
-        dropped += step.dropped
+        dropped += _add_step_(total, learner, admission, codes, noise, generator)
     return _charged(learner, admission, total, noise, dropped)
 
 
@@ -98,17 +90,28 @@ def _local_steps(
     dropped = 0
     for _ in range(admission.study.study.training.local_steps):
         buffer.zero_()
-        step = learner.add_noised_sum_(
-            buffer,
-            codes,
-            rate=admission.study.sample_rate,
-            noise_std=site_noise_std(admission.plan),
-            noise=noise,
-            generator=generator,
-        )
-        dropped += step.dropped
+        dropped += _add_step_(buffer, learner, admission, codes, noise, generator)
         optimizer.step_(buffer.div_(admission.expected_batch), generator)
     return _charged(learner, admission, learner.all_values().sub_(weights), noise, dropped)
+
+
+def _add_step_(
+    out: torch.Tensor,
+    learner: Learner,
+    admission: Admission,
+    codes: np.ndarray,
+    noise: NoiseSource,
+    generator: torch.Generator,
+) -> int:
+    """Add one step's clipped sum, and the noise the plan asks of a site; return how many rows were dropped."""
+    return learner.add_noised_sum_(
+        out,
+        codes,
+        rate=admission.study.sample_rate,
+        noise_std=site_noise_std(admission.plan),
+        noise=noise,
+        generator=generator,
+    ).dropped
 
 
 def _charged(

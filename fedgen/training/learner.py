@@ -121,11 +121,8 @@ class Learner:
         loss = self.model.public_loss_of_private(self.fake_batch, generator)
         if loss is None:
             return None
-        parts = torch.autograd.grad(loss, list(self.model.private.parameters()), allow_unused=True)
         flat = torch.zeros_like(self.private.vector)
-        for view, part in zip(self.private.views(flat), parts, strict=True):
-            if part is not None:
-                view.copy_(part)
+        self.private.add_gradient_(flat, loss)
         return flat
 
     def generator_gradient(self, generator: torch.Generator) -> Tensor | None:
@@ -135,11 +132,8 @@ class Learner:
         loss = self.model.public_loss(self.fake_batch, generator)
         if loss is None:
             return None
-        parts = torch.autograd.grad(loss, list(self.model.public.parameters()), allow_unused=True)
         flat = torch.zeros_like(self.public.vector)
-        for view, part in zip(self.public.views(flat), parts, strict=True):
-            if part is not None:
-                view.copy_(part)
+        self.public.add_gradient_(flat, loss)
         return flat
 
     def load_private_(self, values: Tensor) -> None:
