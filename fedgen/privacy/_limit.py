@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from fedgen.privacy.events import Gaussian, Laplace, Merged, PoissonGaussian
+from fedgen.privacy.events import Gaussian, Laplace, Merged
 from fedgen.privacy.units import Relation
 
 _EXP_MAX: Final = 700.0
@@ -23,12 +23,12 @@ def mu_squared(merged: Merged, relation: Relation) -> float:
     factor = 4.0 if relation is Relation.REPLACE_ONE else 1.0
     total = 0.0
     for event, count in merged:
-        if isinstance(event, PoissonGaussian):
-            total += count * event.q**2 * math.expm1(min(factor / event.sigma**2, _EXP_MAX))
-        elif isinstance(event, Gaussian):
-            total += count * factor / event.sigma**2
-        elif isinstance(event, Laplace):
+        if isinstance(event, Laplace):
             total += count * factor / event.scale**2
+        elif isinstance(event, Gaussian) or event.q == 1.0:
+            total += count * factor / event.sigma**2
+        else:  # Skellam noise counts as the Gaussian that it tends to
+            total += count * event.q**2 * math.expm1(min(factor / event.sigma**2, _EXP_MAX))
     return total
 
 

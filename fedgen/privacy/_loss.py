@@ -1,61 +1,35 @@
-"""The only door to dp_accounting: privacy loss distributions and Rényi bounds of merged events.
+"""Privacy loss distributions of merged events, by dp_accounting, which is imported late because it takes seconds.
 
-dp_accounting is imported inside functions, because it takes seconds. Its RDP module warns through absl, and
-absl calls ``logging.basicConfig`` on the root logger of a program that configured none; :func:`_quiet` keeps
-our own calls silent and leaves everybody else's logging as it was.
+Integer noise has none, because its worst direction in many dimensions is not known: see :mod:`fedgen.privacy._rdp`.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache, reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
-from fedgen.privacy.events import Gaussian, Laplace, Merged, PoissonGaussian, Simple
+from fedgen.privacy.events import Gaussian, Laplace, Merged, PoissonGaussian
 from fedgen.privacy.units import Relation
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+Gridded: TypeAlias = PoissonGaussian | Gaussian | Laplace
+GriddedWork: TypeAlias = tuple[tuple[Gridded, int], ...]
 
 POINTS_MAX: Final = 2**17  # grid points of one step: about 0.7 s of CPU at most
 TOTAL_MAX: Final = 2**22  # grid points of a whole composition
 TAIL: Final = 1e-15  # mass moved to infinity when a tail is cut: pessimistic
 _CHUNK: Final = 1024  # compositions done at once
 _ROUNDING: Final = 2.0**-53
-
-_muted: ContextVar[bool] = ContextVar("fedgen_absl_muted", default=False)
-
-
-class _Muting:
-    """absl's logging module as dp_accounting sees it, silent inside :func:`_quiet` only."""
-
-    def __init__(self, real: Any) -> None:
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        """Pass everything else through."""
-        return getattr(self._real, name)
-
-    def warning(self, *args: Any, **kwargs: Any) -> None:
-        """Warn as before unless the caller is ours."""
-        if not _muted.get():
-            self._real.warning(*args, **kwargs)
+_EXCESS: Final = (
+    2.0**-38
+)  # mass above one, times the grid's width, that a sampled step has (measured, q down to 1e-8)
+_EXCESS_MAX: Final = 64.0  # of a composition, as a logarithm; at 709 its powers overflow
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence dp_accounting's notes about orders it left out; the bound stays valid without them."""
-    from dp_accounting.rdp import rdp_privacy_accountant as module
-
-    if not isinstance(module.logging, _Muting):
-        module.logging = _Muting(module.logging)
-    token = _muted.set(True)
-    try:
-        yield
-    finally:
-        _muted.reset(token)
+def gridded(merged: Merged) -> GriddedWork | None:
+    """Return ``merged`` if every event in it has a privacy loss distribution, else None."""
+    found = tuple((event, count) for event, count in merged if isinstance(event, Gridded))
+    return found if len(found) == len(merged) else None
 
 
 def _sensitivity(relation: Relation) -> float:
@@ -63,12 +37,12 @@ def _sensitivity(relation: Relation) -> float:
     return 2.0 if relation is Relation.REPLACE_ONE else 1.0
 
 
-def _steps(event: Simple, count: int) -> int:
+def _steps(event: Gridded, count: int) -> int:
     """Return how many grid convolutions ``count`` of ``event`` are; Gaussians add up in closed form."""
     return 1 if isinstance(event, Gaussian) else count
 
 
-def _variance(event: Simple, count: int, relation: Relation) -> float:
+def _variance(event: Gridded, count: int, relation: Relation) -> float:
     """Return an estimate of the variance of the privacy loss of all ``count`` events together."""
     if isinstance(event, Laplace):
         return count * (_sensitivity(relation) / event.scale) ** 2
@@ -79,7 +53,7 @@ def _variance(event: Simple, count: int, relation: Relation) -> float:
     return count * min(amplified, event.q * (precision**2 / 4 + precision))
 
 
-def _reach(event: Simple, count: int, relation: Relation) -> float:
+def _reach(event: Gridded, count: int, relation: Relation) -> float:
     """Return an estimate of the width of one step's privacy loss; ten deviations hold all but e⁻⁵⁰."""
     if isinstance(event, Laplace):
         return 2 * _sensitivity(relation) / event.scale
@@ -91,7 +65,7 @@ def _reach(event: Simple, count: int, relation: Relation) -> float:
     return max(above, 0.0) + min(largest, -math.log1p(-event.q))
 
 
-def first_interval(merged: Merged, relation: Relation) -> float:
+def first_interval(merged: GriddedWork, relation: Relation) -> float:
     """Return the grid to begin with: a quarter of the root mean square loss of one step, as a power of two.
 
     The error of a connect-the-dots grid of width h grows with (h / that loss)²: 0.6 % of ε at a quarter, 0.15
@@ -106,24 +80,29 @@ def first_interval(merged: Merged, relation: Relation) -> float:
     return 2.0 ** math.floor(math.log2(width))
 
 
-def affordable(merged: Merged, interval: float, relation: Relation) -> bool:
+def affordable(merged: GriddedWork, interval: float, relation: Relation) -> bool:
     """Return whether a grid of width ``interval`` stays inside the cap on work."""
     variance = sum(_variance(event, count, relation) for event, count in merged)
     reach = max(_reach(event, count, relation) for event, count in merged)
     return reach / interval <= POINTS_MAX and 20 * math.sqrt(variance) / interval <= TOTAL_MAX
 
 
-def reliable(merged: Merged, delta: float) -> bool:
-    """Return whether FFT rounding stays far below ``delta``."""
-    return _slack(merged) <= delta / 4
+def reliable(merged: GriddedWork, delta: float, interval: float) -> bool:
+    """Return whether FFT rounding stays far below ``delta``, and the mass of all steps within what a float holds.
+
+    Connecting the dots of a very fine grid rounds mass up. That is pessimistic, until millions of steps at a tiny
+    rate raise it to a power that overflows.
+    """
+    sampled = sum(count for event, count in merged if isinstance(event, PoissonGaussian))
+    return _slack(merged) <= delta / 4 and sampled * _EXCESS / interval <= _EXCESS_MAX
 
 
-def _slack(merged: Merged) -> float:
+def _slack(merged: GriddedWork) -> float:
     """Return the probability that FFT rounding and cut tails may have moved, generously."""
     return sum(_steps(event, count) for event, count in merged) * _ROUNDING + 4 * TAIL * len(merged)
 
 
-def pld_epsilon(merged: Merged, delta: float, interval: float, relation: Relation) -> float:
+def pld_epsilon(merged: GriddedWork, delta: float, interval: float, relation: Relation) -> float:
     """Return an upper bound on ε by privacy loss distributions on a grid of width ``interval``.
 
     Guarantees:
@@ -133,13 +112,14 @@ def pld_epsilon(merged: Merged, delta: float, interval: float, relation: Relatio
         ==========================  =========
         no events                   0
         δ below FFT rounding        infinity
+        10⁷ steps at a tiny rate    infinity
         ==========================  =========
 
     Source: Doroshenko, Ghazi, Kamath, Kumar, Manurangsi (2022), "Connect the Dots".
     """
     if not merged:
         return 0.0
-    if not reliable(merged, delta):
+    if not reliable(merged, delta, interval):
         return math.inf
     try:
         parts = [_composed(event, count, interval, relation) for event, count in merged]
@@ -149,7 +129,7 @@ def pld_epsilon(merged: Merged, delta: float, interval: float, relation: Relatio
         return math.inf
 
 
-def _composed(event: Simple, count: int, interval: float, relation: Relation) -> Any:
+def _composed(event: Gridded, count: int, interval: float, relation: Relation) -> Any:
     """Return the loss distribution of ``count`` times ``event``."""
     if isinstance(event, Gaussian):
         return _one(Gaussian(event.sigma), count, interval, relation)
@@ -164,7 +144,7 @@ def _composed(event: Simple, count: int, interval: float, relation: Relation) ->
 
 
 @lru_cache(maxsize=8)
-def _one(event: Simple, count: int, interval: float, relation: Relation) -> Any:
+def _one(event: Gridded, count: int, interval: float, relation: Relation) -> Any:
     """Return the loss distribution of one step (or of ``count`` Gaussians, which are one)."""
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -182,38 +162,3 @@ def _one(event: Simple, count: int, interval: float, relation: Relation) -> Any:
         if replace
         else NeighboringRelation.ADD_OR_REMOVE_ONE,
     )
-
-
-def rdp_epsilon(merged: Merged, delta: float, relation: Relation) -> float:
-    """Return an upper bound on ε by Rényi differential privacy, over dp_accounting's default orders.
-
-    Edge cases:
-        =====================================  =========
-        no events                              0
-        Poisson sampling under replace-one     infinity (there is no such bound)
-        =====================================  =========
-
-    Source: Mironov, Talwar, Zhang (2019); Canonne, Kamath, Steinke (2020), Proposition 12.
-    """
-    if not merged:
-        return 0.0
-    from dp_accounting.rdp import RdpAccountant
-
-    with _quiet():
-        accountant = RdpAccountant()
-        for event, count in merged:
-            if isinstance(event, PoissonGaussian) and relation is Relation.REPLACE_ONE:
-                return math.inf
-            accountant.compose(_dp_event(event, relation), count)
-        return float(accountant.get_epsilon(delta))
-
-
-def _dp_event(event: Simple, relation: Relation) -> Any:
-    """Return the dp_accounting event of sensitivity 1 that costs the same as ``event`` under ``relation``."""
-    import dp_accounting as dpa
-
-    if isinstance(event, Laplace):
-        return dpa.LaplaceDpEvent(event.scale / _sensitivity(relation))
-    if isinstance(event, Gaussian):
-        return dpa.GaussianDpEvent(event.sigma / _sensitivity(relation))
-    return dpa.PoissonSampledDpEvent(event.q, dpa.GaussianDpEvent(event.sigma))

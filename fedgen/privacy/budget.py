@@ -1,26 +1,36 @@
 """Whether a data set may be used once more: pure arithmetic over what was charged and what is allowed.
 
 What was charged is every reserved event, settled or not, of every study on the data set. Ceilings belong to
-the site; a study may bring a lower one, never a higher.
+the site: for one study, for any 365 days, for the life of the data. A study may bring a lower one, never a higher.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 from fedgen import _validate
 from fedgen.errors import BudgetExhausted
+from fedgen.privacy import _limit
 from fedgen.privacy._frontier import Frontier, frontier
-from fedgen.privacy.events import Counts, Event, merge
+from fedgen.privacy.accountant import epsilon as epsilon_of
+from fedgen.privacy.calibrate import NOISE_MAX
+from fedgen.privacy.events import Counts, Event, PoissonGaussian, merge
 from fedgen.privacy.statement import exceeded
 from fedgen.privacy.units import Relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Scope = Literal["study", "data"]
-_PLACES = {"study": "study", "data": "data set in its life"}
+YEAR_DAYS: Final = 365
+_CLOSE: Final = 1.01
+Scope = Literal["study", "year", "data"]
+_PLACES: Final = {
+    "study": "study",
+    "year": f"data set in {YEAR_DAYS} days",
+    "data": "data set in its life",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +40,8 @@ class Ceiling:
     Args:
         epsilon: Positive.
         delta: In (0, 1).
-        scope: ``"study"``: one study on the data set; ``"data"``: all studies together, for the life of the
-            data.
+        scope: ``"study"``: one study on the data set; ``"year"``: all studies together in any 365 days;
+            ``"data"``: all studies together, for the life of the data.
         relation: Which data sets are neighbours.
 
     Raises:
@@ -48,7 +58,7 @@ class Ceiling:
         _validate.positive(epsilon=self.epsilon)
         _validate.open_probability(delta=self.delta)
         if self.scope not in _PLACES:
-            raise ValueError(f"scope must be 'study' or 'data', not {self.scope!r}")
+            raise ValueError(f"scope must be 'study', 'year' or 'data', not {self.scope!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,16 @@ class Spent:
     Attributes:
         data: By all studies together.
         study: By the study that asks.
+        year: By all studies together in the last 365 days; a part of ``data``.
     """
 
     data: Counts = ()
     study: Counts = ()
+    year: Counts = ()
+
+    def under(self, scope: Scope) -> Counts:
+        """Return what counts against a ceiling of ``scope``."""
+        return {"study": self.study, "year": self.year, "data": self.data}[scope]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,43 @@ def rounds_left(spent: Spent, request: Request, ceilings: Iterable[Ceiling]) -> 
     return _steps_left(spent, request.event, tuple(ceilings)) // request.per_round
 
 
+def noise_that_fits(
+    spent: Spent, event: PoissonGaussian, steps: int, ceilings: Iterable[Ceiling]
+) -> PoissonGaussian | None:
+    """Return ``event`` with so much more noise that ``steps`` of it fit under every ceiling.
+
+    Guarantees:
+        - What is returned fits; with a hundredth less noise it may not.
+
+    Edge cases:
+        - None where no noise up to 1e5 is enough, or the history alone is over a ceiling.
+    """
+    limits = tuple(ceilings)
+
+    def fits(sigma: float) -> bool:
+        work = ((replace(event, sigma=sigma), steps),)
+        return all(
+            epsilon_of((*spent.under(limit.scope), *work), limit.delta, relation=limit.relation).epsilon
+            <= limit.epsilon
+            for limit in limits
+        )
+
+    low = high = event.sigma
+    while not fits(high):
+        low, high = high, high * 2
+        if high > NOISE_MAX:
+            return None
+    while high > low * _CLOSE:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return replace(event, sigma=high)
+
+
+def weight(counts: Counts, relation: Relation) -> float:
+    """Return a figure that puts histories in order cheaply, the heaviest last; it bounds nothing."""
+    return _limit.mu_squared(merge(counts), relation)
+
+
 def _what_fits(spent: Spent, request: Request, ceilings: tuple[Ceiling, ...]) -> str:
     """Return what would still fit, in words."""
     steps = _steps_left(spent, request.event, ceilings)
@@ -154,7 +207,7 @@ def _search(spent: Spent, event: Event, ceiling: Ceiling) -> tuple[Frontier, int
 
     The same event in the history counts as part of the request, so all rounds of a study share one search.
     """
-    charged = dict(merge(spent.study if ceiling.scope == "study" else spent.data))
+    charged = dict(merge(spent.under(ceiling.scope)))
     unit = merge(((event, 1),))
     before = charged.pop(unit[0][0], 0) if len(unit) == 1 and unit[0][1] == 1 else 0
     others = tuple(charged.items())

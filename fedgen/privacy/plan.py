@@ -45,16 +45,20 @@ class PrivacySpec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an engine says it did in one round; a plan compares it with what it charged.
+    """What a learner counted that it did in one round; a plan compares it with what it charged.
+
+    Where steps differ from one another, each figure is the one that reveals most.
 
     Attributes:
-        steps: Noised steps taken, empty batches counted.
+        unit: What was sampled and bounded as a whole.
+        steps: Bounded sums made, empty samples counted.
         q: Sampling rate used.
-        clip: Clip norm used.
+        clip: Bound used on what one unit adds to a sum.
         noise_std: Standard deviation of the noise added to each sum.
         private: The noise came from the operating system's randomness.
     """
 
+    unit: Unit
     steps: int
     q: float
     clip: float
@@ -102,13 +106,14 @@ class PrivacyPlan:
         relation: Which data sets are neighbours.
         delta: In (0, 1).
         epsilon_allowed: What the whole study may spend, or None where sigma was given.
-        q: Poisson sampling rate of one step, in (0, 1].
+        q: Poisson sampling rate of one step, in (0, 1]; 1 for ``site``, where nothing is left out.
         sigma: Noise multiplier.
         clip: Bound C on one unit's contribution to a sum.
-        steps_per_round: Noised steps in one round.
+        steps_per_round: Noised sums in one round; 1 for ``site``, however many local steps its update took.
         rounds: Rounds of the study.
-        expected_batch: Expected number of units in one sum: what the sum is divided by. Public; never a
-            count.
+        expected_batch: Expected number of units in the sum that gets the noise: records or persons of a site on
+            average (local trust) or of all sites (central); for ``site``, 1 or the number of sites. Public; never
+            a count.
     """
 
     unit: Unit
@@ -145,7 +150,7 @@ class PrivacyPlan:
             spec: The study's ``privacy`` section.
             q: Sampling rate; :func:`sampling_rate` makes it from batch and declared size.
             rounds: Rounds of the study, at least 1.
-            steps_per_round: Noised steps in a round, at least 1; exactly 1 under central trust.
+            steps_per_round: Noised sums in a round, at least 1; exactly 1 under central trust.
             expected_batch: Expected units in one sum.
 
         Raises:
@@ -232,20 +237,28 @@ class PrivacyPlan:
             - Nothing else makes a :class:`NoisedUpdate`.
 
         Raises:
-            IntegrityError: Steps, rate or clip differ from the plan, or there is less noise than sigma·C.
+            IntegrityError: Unit, steps, rate or clip differ from the plan, or there is less noise than sigma·C.
+        """
+        self.check_bounded(evidence)
+        enough = evidence.noise_std >= self.noise_std or _close(evidence.noise_std, self.noise_std)
+        if not (math.isfinite(evidence.noise_std) and enough):
+            raise _defect()
+        return NoisedUpdate(vector, self.event, self.steps_per_round, evidence.private, _MINT)
+
+    def check_bounded(self, evidence: Evidence) -> None:
+        """Refuse what was not sampled and bounded as charged; all there is to check where noise comes later.
+
+        Raises:
+            IntegrityError: Unit, steps, rate or clip differ from the plan.
         """
         agrees = (
-            evidence.steps == self.steps_per_round
+            evidence.unit is self.unit
+            and evidence.steps == self.steps_per_round
             and _close(evidence.q, self.q)
             and _close(evidence.clip, self.clip)
-            and math.isfinite(evidence.noise_std)
-            and (evidence.noise_std >= self.noise_std or _close(evidence.noise_std, self.noise_std))
         )
         if not agrees:
-            raise IntegrityError(
-                "the engine did not do what the plan charges", code=Code.FAULT, hint="report this as a defect"
-            )
-        return NoisedUpdate(vector, self.event, self.steps_per_round, evidence.private, _MINT)
+            raise _defect()
 
 
 def sampling_rate(batch: float, declared: float) -> float:
@@ -270,6 +283,13 @@ def _sigma(spec: PrivacySpec, q: float, steps: int) -> float:
         return noise_multiplier(
             q, steps, float(spec.epsilon or 0.0), spec.delta, relation=Relation(spec.relation)
         )
+
+
+def _defect() -> IntegrityError:
+    """Return the refusal of an engine that is not as the plan says."""
+    return IntegrityError(
+        "the engine did not do what the plan charges", code=Code.FAULT, hint="report this as a defect"
+    )
 
 
 def _close(left: float, right: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.privacy.accountant import Figure, epsilon
@@ -25,6 +25,14 @@ SEALED: Final = "noise came from a cryptographic generator seeded by the operati
 DISJOINT: Final = "sites hold disjoint people, so what one site releases says nothing of another's"
 TRUSTED: Final = "the coordinator adds the noise as planned and keeps no clear sum"
 UNSEEN: Final = "which records were drawn in which step is known to their site only"
+UNSEEN_PERSONS: Final = (
+    "which persons were drawn in which step, and which of their records, is known to their site only"
+)
+ONE_NAME: Final = "each person has one identifier at her site, on every record of hers"
+PRESENT: Final = (
+    "which sites are on the roster, and which answer in which round, is no secret; what is hidden is all that a "
+    "site's records say, as against a site with none"
+)
 
 _AGAINST: Final = {
     Trust.LOCAL: "everyone outside the site, the coordinator included",
@@ -38,7 +46,22 @@ _CHANGES: Final = {
 _UNITS: Final = {
     Unit.RECORD: "one record",
     Unit.PERSON: "all records of one person",
-    Unit.SITE: "a whole site",
+    Unit.SITE: "all records of a whole site at once",
+}
+_OTHERS: Final = {
+    Unit.RECORD: "everyone outside the site that holds the record, the coordinator included",
+    Unit.PERSON: "everyone outside the site that holds the person's records, the coordinator included",
+    Unit.SITE: "everyone outside the site, the coordinator included",
+}
+_CLEAR: Final = {
+    Unit.RECORD: "the coordinator, which sees every site's clear sum",
+    Unit.PERSON: "the coordinator, which sees every site's clear sum",
+    Unit.SITE: "the coordinator, which sees every site's clear update",
+}
+_RESTS_ON: Final = {
+    Unit.RECORD: (SEALED, UNSEEN),
+    Unit.PERSON: (SEALED, UNSEEN_PERSONS, ONE_NAME),
+    Unit.SITE: (SEALED, PRESENT),  # every site is in every round: no secret sampling is relied on
 }
 _ACCOUNTANTS: Final = {"pld": "privacy loss distributions", "rdp": "Rényi differential privacy"}
 
@@ -108,9 +131,10 @@ def state(plan: PrivacyPlan, spent: Mapping[str, Counts], *, private: bool = Tru
 
     Guarantees:
         - Local trust: one claim per site, and one for the union at the largest of them, which assumes
-          disjoint people (parallel composition).
+          disjoint people (parallel composition), unless the unit is the site: sites are disjoint by themselves.
         - Central trust: one claim for the union against everyone but the coordinator, and one that says what
-          the coordinator sees.
+          the coordinator sees. It assumes disjoint people where the unit is the person.
+        - Unit ``site``: that a site takes part is not hidden, and each claim says so.
         - ``private=False`` (noise from a seed) promises nothing, whatever was spent.
 
     Args:
@@ -122,17 +146,15 @@ def state(plan: PrivacyPlan, spent: Mapping[str, Counts], *, private: bool = Tru
         site: epsilon(counts, plan.delta, relation=plan.relation) for site, counts in sorted(spent.items())
     }
     worst = max(figures.values(), key=lambda figure: figure.epsilon, default=Figure(0.0, plan.delta, "pld"))
+    assumes = _RESTS_ON[plan.unit]
+    disjoint = () if plan.unit is Unit.SITE else (DISJOINT,)
     if plan.trust is Trust.LOCAL:
-        each = [
-            _claim(plan, f"site {site}", figure, (SEALED, UNSEEN), private)
-            for site, figure in figures.items()
-        ]
-        return (*each, _claim(plan, "union", worst, (SEALED, UNSEEN, DISJOINT), private))
-    assumes = [SEALED, UNSEEN]
+        each = [_claim(plan, f"site {site}", figure, assumes, private) for site, figure in figures.items()]
+        return (*each, _claim(plan, "union", worst, (*assumes, *disjoint), private))
     if plan.unit is Unit.PERSON:
-        assumes.append(DISJOINT)
+        assumes = (*assumes, *disjoint)
     if plan.trust is Trust.DISTRIBUTED:
-        return (_claim(plan, "union", worst, tuple(assumes), private),)
+        return (_claim(plan, "union", worst, assumes, private),)
     return (_claim(plan, "union", worst, (*assumes, TRUSTED), private), _clear(plan))
 
 
@@ -147,7 +169,7 @@ def _claim(
     bounded = private and math.isfinite(figure.epsilon)
     against = _AGAINST[plan.trust]
     if scope == "union" and plan.trust is Trust.LOCAL:
-        against = "everyone outside the site that holds the record, the coordinator included"
+        against = _OTHERS[plan.unit]
     return Statement(
         unit=plan.unit,
         relation=plan.relation,
@@ -169,7 +191,7 @@ def _clear(plan: PrivacyPlan) -> Statement:
         relation=plan.relation,
         trust=plan.trust,
         scope="coordinator",
-        against="the coordinator, which sees every site's clear sum",
+        against=_CLEAR[plan.unit],
         epsilon=None,
         delta=plan.delta,
         accountant="none",
@@ -201,6 +223,38 @@ def short_spent(epsilon: float | None, allowed: float | None) -> str:
 def exceeded(scope: str, epsilon: float, delta: float) -> str:
     """Return the words for a ceiling that a request would break."""
     return f"this would exceed what the {scope} may spend, {phrase(epsilon, delta)}"
+
+
+def so_far(study: float, year: float, life: float, delta: float) -> str:
+    """Return the words for what a data set has spent: by one study, in 365 days, and in all."""
+    parts = (
+        f"{rounded_up(study)} by this study",
+        f"{rounded_up(year)} in 365 days",
+        f"{rounded_up(life)} in all",
+    )
+    return f"ε at most {', '.join(parts)}, at δ = {delta:g}"
+
+
+def at_most(epsilon: float) -> str:
+    """Return the words for a bound that stands in a table: ``ε at most 2.99``."""
+    return f"ε at most {rounded_up(epsilon)}"
+
+
+def ceilings_in_words(study: float | None, year: float | None, life: float | None, delta: float) -> str:
+    """Return the words for what a site lets be spent on its data."""
+    limits = ((study, "for one study"), (year, "in 365 days"), (life, "for the life of the data"))
+    parts = [f"{limit:g} {what}" for limit, what in limits if limit is not None]
+    return f"ε at most {', '.join(parts)}, at δ = {delta:g}" if parts else "no ceiling"
+
+
+def asking_for(epsilon: float) -> str:
+    """Return the key and the figure, rounded down, that a study may still ask for."""
+    return f"privacy.epsilon {rounded_down(epsilon)}"
+
+
+def rounded_down(value: float, digits: int = 2) -> str:
+    """Return ``value`` with two significant digits, rounded down: what may still be asked for."""
+    return f"{float(Context(prec=digits, rounding=ROUND_FLOOR).create_decimal(repr(value))):.{digits}g}"
 
 
 def _capital(text: str) -> str:

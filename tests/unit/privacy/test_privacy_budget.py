@@ -5,7 +5,16 @@ import pytest
 
 from fedgen.errors import BudgetExhausted, Code, code_of
 from fedgen.privacy.accountant import epsilon
-from fedgen.privacy.budget import Allow, Ceiling, Request, Spent, decide, rounds_left
+from fedgen.privacy.budget import (
+    Allow,
+    Ceiling,
+    Request,
+    Spent,
+    decide,
+    noise_that_fits,
+    rounds_left,
+    weight,
+)
 from fedgen.privacy.calibrate import noise_multiplier
 from fedgen.privacy.events import Composed, Gaussian, PoissonGaussian
 
@@ -40,6 +49,42 @@ def test_a_second_study_sees_what_the_first_spent() -> None:
     decide(spent(0, others=100), Request(STEP, 4, 50), [STUDY, LIFE])
     with pytest.raises(BudgetExhausted, match="data set in its life"):
         decide(spent(0, others=300), Request(STEP, 4, 50), [STUDY, LIFE])
+
+
+def test_a_year_is_held_by_itself() -> None:
+    year = Ceiling(3.0, 1e-5, "year")
+    old = Spent(data=((STEP, 190),), year=())
+    decide(old, Request(STEP, 4, 50), [STUDY, year])
+    recent = Spent(data=((STEP, 190),), year=((STEP, 190),))
+    with pytest.raises(BudgetExhausted, match="the data set in 365 days may spend") as caught:
+        decide(recent, Request(STEP, 4, 50), [STUDY, year])
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith("of 50 rounds would still fit")
+    assert rounds_left(recent, Request(STEP, 4), [STUDY, year]) < rounds_left(
+        old, Request(STEP, 4), [STUDY, year]
+    )
+
+
+def test_more_noise_is_found_where_a_study_does_not_fit() -> None:
+    history = Spent(data=((STEP, 200),))
+    quieter = noise_that_fits(history, STEP, 200, [LIFE])
+    assert quieter is not None
+    assert quieter.sigma > STEP.sigma
+    assert quieter.q == STEP.q
+
+    def cost(sigma: float) -> float:
+        return epsilon((*history.data, (PoissonGaussian(STEP.q, sigma), 200)), LIFE.delta).epsilon
+
+    assert cost(quieter.sigma) <= LIFE.epsilon < cost(quieter.sigma / 1.02)
+
+
+def test_no_noise_is_enough_where_the_history_is_over_by_itself() -> None:
+    assert noise_that_fits(Spent(data=((Gaussian(0.5), 1),)), STEP, 200, [LIFE]) is None
+
+
+def test_histories_are_put_in_order_by_what_they_hold() -> None:
+    one, two = ((STEP, 10),), ((STEP, 10), (Gaussian(8.0), 1))
+    assert weight((), STUDY.relation) < weight(one, STUDY.relation) < weight(two, STUDY.relation)
 
 
 def test_all_ceilings_must_hold() -> None:
@@ -108,7 +153,7 @@ def test_a_composed_request_is_held_against_the_same_history() -> None:
         ((0.0, 1e-5, "study"), "epsilon"),
         ((math.inf, 1e-5, "study"), "epsilon"),
         ((1.0, 0.0, "study"), "delta"),
-        ((1.0, 1e-5, "year"), "scope"),
+        ((1.0, 1e-5, "month"), "scope"),
     ],
 )
 def test_a_ceiling_that_is_none_cannot_be_made(fields: tuple[Any, ...], word: str) -> None:

@@ -123,7 +123,9 @@ def test_a_plan_is_frozen() -> None:
 
 
 def evidence(plan: PrivacyPlan, **changed: Any) -> Evidence:
-    honest = Evidence(steps=4, q=plan.q, clip=plan.clip, noise_std=plan.noise_std, private=True)
+    honest = Evidence(
+        unit=plan.unit, steps=4, q=plan.q, clip=plan.clip, noise_std=plan.noise_std, private=True
+    )
     return replace(honest, **changed)
 
 
@@ -146,6 +148,8 @@ def test_an_update_of_seeded_noise_says_so() -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        {"unit": Unit.PERSON},
+        {"unit": Unit.SITE},
         {"steps": 5},
         {"steps": 3},
         {"q": 0.051},
@@ -160,6 +164,15 @@ def test_an_engine_that_did_something_else_is_refused(change: dict[str, Any]) ->
     with pytest.raises(IntegrityError, match="what the plan charges") as caught:
         plan.noised(None, evidence(plan, **change))
     assert caught.value.code is Code.FAULT
+
+
+def test_where_the_noise_comes_later_the_bound_is_checked_all_the_same() -> None:
+    plan = resolve()
+    plan.check_bounded(evidence(plan, noise_std=0.0))
+    changes: list[dict[str, Any]] = [{"unit": Unit.SITE}, {"steps": 5}, {"q": 0.051}, {"clip": 0.6}]
+    for change in changes:
+        with pytest.raises(IntegrityError):
+            plan.check_bounded(evidence(plan, **change))
 
 
 def test_more_noise_than_charged_is_accepted_and_less_is_not() -> None:

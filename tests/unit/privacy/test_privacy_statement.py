@@ -9,7 +9,24 @@ import fedgen.privacy
 from fedgen.privacy.accountant import epsilon
 from fedgen.privacy.events import Counts, PoissonGaussian
 from fedgen.privacy.plan import PrivacyPlan
-from fedgen.privacy.statement import DISJOINT, SEALED, TRUSTED, UNSEEN, phrase, rounded_up, short_spent, state
+from fedgen.privacy.statement import (
+    DISJOINT,
+    ONE_NAME,
+    PRESENT,
+    SEALED,
+    TRUSTED,
+    UNSEEN,
+    UNSEEN_PERSONS,
+    asking_for,
+    at_most,
+    ceilings_in_words,
+    phrase,
+    rounded_down,
+    rounded_up,
+    short_spent,
+    so_far,
+    state,
+)
 from fedgen.privacy.units import Relation, Trust, Unit
 
 STEP = PoissonGaussian(0.05, 1.25)
@@ -67,6 +84,47 @@ def test_a_person_may_be_in_one_site_only() -> None:
     assert DISJOINT in state(plan(Trust.DISTRIBUTED, Unit.PERSON), SPENT)[0].assumes
 
 
+def test_what_a_claim_rests_on_names_its_own_unit() -> None:
+    city = {unit: state(plan(Trust.LOCAL, unit), SPENT)[0] for unit in Unit}
+    assert city[Unit.RECORD].assumes == (SEALED, UNSEEN)
+    assert city[Unit.PERSON].assumes == (SEALED, UNSEEN_PERSONS, ONE_NAME)
+    assert city[Unit.SITE].assumes == (SEALED, PRESENT)
+    assert "records were drawn" not in " ".join(city[Unit.PERSON].assumes + city[Unit.SITE].assumes)
+
+
+@pytest.mark.parametrize("trust", list(Trust))
+def test_a_claim_about_a_site_never_says_that_its_presence_is_hidden(trust: Trust) -> None:
+    claims = [claim for claim in state(plan(trust, Unit.SITE), SPENT) if claim.proved]
+    for claim in claims:
+        assert PRESENT in claim.assumes
+        assert DISJOINT not in claim.assumes, "sites are disjoint by themselves"
+        assert "all records of a whole site at once" in claim.sentence()
+        assert "adding or removing a whole site" not in claim.sentence()
+
+
+def test_sentences_of_persons_and_sites_read_as_they_should() -> None:
+    def union(trust: Trust, unit: Unit) -> str:
+        claims = state(plan(trust, unit), {"city": ((STEP, 50),)})
+        return next(claim.sentence() for claim in claims if claim.scope == "union").split(" is hidden")[0]
+
+    assert union(Trust.LOCAL, Unit.PERSON) == (
+        "Union: against everyone outside the site that holds the person's records, the coordinator included, "
+        "adding or removing all records of one person"
+    )
+    assert union(Trust.CENTRAL, Unit.PERSON) == (
+        "Union: against everyone but the coordinator, adding or removing all records of one person"
+    )
+    assert union(Trust.LOCAL, Unit.SITE) == (
+        "Union: against everyone outside the site, the coordinator included, "
+        "adding or removing all records of a whole site at once"
+    )
+    assert union(Trust.CENTRAL, Unit.SITE) == (
+        "Union: against everyone but the coordinator, adding or removing all records of a whole site at once"
+    )
+    clear = state(plan(Trust.CENTRAL, Unit.SITE), SPENT)[-1].sentence()
+    assert clear.endswith("the coordinator, which sees every site's clear update.")
+
+
 def test_seeded_noise_promises_nothing_and_shows_no_number() -> None:
     for trust in Trust:
         for claim in state(plan(trust), SPENT, private=False):
@@ -121,6 +179,23 @@ def test_a_progress_line_says_what_was_spent_of_what_is_allowed() -> None:
     assert "of 2" in short_spent(0.9113, 2.0)
     assert "of" not in short_spent(0.9113, None)
     assert short_spent(None, None) == "not private"
+
+
+def test_what_a_data_set_has_spent_and_may_spend_is_put_into_words() -> None:
+    assert so_far(0.0, 1.231, 2.981, 1e-5) == (
+        "ε at most 0 by this study, 1.24 in 365 days, 2.99 in all, at δ = 1e-05"
+    )
+    assert ceilings_in_words(3.0, None, 9.0, 1e-6) == (
+        "ε at most 3 for one study, 9 for the life of the data, at δ = 1e-06"
+    )
+    assert ceilings_in_words(None, None, None, 1e-6) == "no ceiling"
+    assert at_most(2.981) == "ε at most 2.99"
+
+
+def test_what_may_still_be_asked_for_is_never_overstated() -> None:
+    assert asking_for(2.699) == "privacy.epsilon 2.6"
+    for value in (0.1, 1 / 3, 2.7182818, 1234.5, 1e-7, 99.999):
+        assert Decimal(rounded_down(value)) <= Decimal(repr(value))
 
 
 def test_no_other_module_of_the_privacy_core_writes_an_epsilon() -> None:
