@@ -8,8 +8,11 @@ Source: C2SP signed-note and tlog-checkpoint; Ed25519 is signature type 0x01.
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,10 +21,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fedgen.errors import Code, ConfigError, IntegrityError
 
 if TYPE_CHECKING:
-    import os
-
     from fedgen.crypto.keys import VerifyKey
 
+BESIDE: Final = ".checkpoint"  # how a checkpoint beside a ledger is named
 ENTRY_LABEL: Final = "ledger/entry"
 MAX_TEXT: Final = 2**16
 MAX_SIGNATURES: Final = 64
@@ -163,6 +165,44 @@ class Checkpoint:
             raise IntegrityError(
                 "this is not a ledger checkpoint", code=Code.MALFORMED, where=str(path)
             ) from None
+
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        """Put the checkpoint at ``path``: the old file stays whole until the new one is.
+
+        Args:
+            path: The file; its folder must exist.
+            durable: Whether the disk has it before this returns; False only in a simulation.
+
+        Raises:
+            OSError: It cannot be written; the old file stays.
+        """
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(self.to_text().encode())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if durable:
+            _flush(path.parent)
+
+
+def beside(ledger: Path) -> Path:
+    """Return where the checkpoint beside a ledger's file lies."""
+    return ledger.with_name(ledger.name + BESIDE)
+
+
+def _flush(folder: Path) -> None:
+    """Flush a folder, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _body(origin: str, size: int, root: bytes) -> str:

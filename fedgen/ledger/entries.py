@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import canonical
 from fedgen.privacy.events import MAX_COUNT, Event, from_json, to_json
+from fedgen.privacy.units import Unit
 
 FORMAT: Final = 1
 GENESIS: Final = bytes(32)  # what the first entry follows
@@ -107,7 +108,19 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """Privacy was spent: ``count`` times ``event`` on ``dataset``, whether or not the round ever finished."""
+    """Privacy was spent: ``count`` times ``event`` on ``dataset``, whether or not the round ever finished.
+
+    Attributes:
+        dataset: Identity of the data set, for its whole life.
+        study_hash: Hash of the resolved study, hex.
+        run: Identity of the run, hex.
+        round: One-based.
+        attempt: One-based.
+        event: What one step did.
+        count: How many steps.
+        unit: What the event protects as a whole: ``record``, ``person`` or ``site``. Events of different units do not
+            compose. ``record`` is left out of the bytes, so that entries of before there was a choice read the same.
+    """
 
     kind: ClassVar[str] = "reserved"
     dataset: str
@@ -117,12 +130,14 @@ class Reserved:
     attempt: int
     event: Event
     count: int
+    unit: str = Unit.RECORD.value
 
     def __post_init__(self) -> None:
         """Check the fields."""
         _text(dataset=self.dataset)
         _hex(study_hash=self.study_hash, run=self.run)
         _whole(1, round=self.round, attempt=self.attempt, count=self.count)
+        Unit(self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +208,8 @@ def to_body(entry: Entry, time: datetime) -> bytes:
     values: dict[str, Any] = {name: getattr(entry, name) for name in entry.__slots__}
     if isinstance(entry, Reserved):
         values["event"] = to_json(entry.event)
+        if entry.unit == Unit.RECORD.value:
+            del values["unit"]
     moment = time.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     return canonical({**values, "entry": entry.kind, "time": f"{moment}Z"})
 

@@ -2,41 +2,41 @@
 
 A reservation is one transaction under the write lock: the history is read, the budget is asked, the entry is
 appended and committed. What was reserved stays charged whatever happens after; :meth:`Ledger.settle` only records
-that the round left the site. Two processes on one file take turns, so they cannot overspend together; threads on one
-ledger take turns too, and those that wait share one commit.
+that the round left the site. Two processes on one ledger take turns, so they cannot overspend together; threads on
+one open ledger take turns too, and those that wait share one commit. A ledger lies in a file, or in PostgreSQL.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
-from fedgen.crypto.keys import VerifyKey
 from fedgen.errors import BudgetExhausted, Code, FedgenError, IntegrityError
 from fedgen.ledger import _database as db
+from fedgen.ledger._chain import begin, catch_up, resume, row_of
 from fedgen.ledger._group import Group
 from fedgen.ledger._tally import Tally, kept
-from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint, Signer
+from fedgen.ledger.address import Server, default_name, place_of
+from fedgen.ledger.checkpoint import Checkpoint, Signer, beside
 from fedgen.ledger.entries import (
-    GENESIS,
+    Admitted,
+    Closed,
     Entry,
     Opened,
     Recorded,
+    Refused,
     Reserved,
     Settled,
-    entry_digest,
-    entry_hash,
     from_body,
-    to_body,
 )
+from fedgen.privacy.units import Unit
 
 if TYPE_CHECKING:
     import os
@@ -61,58 +61,82 @@ class Ledger:
         - A :class:`Receipt` is returned only after the entry is committed; on a durable ledger, after the disk has it.
         - If anything fails before that, nothing was spent and nothing was written.
         - Threads that wait on one open ledger share one commit; each still decides on everything before it.
-        - Entries are never changed or removed; triggers in the file refuse it, and the hash chain shows it.
-        - What another process appended is seen before the next decision; a file that was rolled back while open,
+        - Entries are never changed or removed; triggers refuse it, and the hash chain shows it.
+        - What another process appended is seen before the next decision; a ledger that was rolled back while open,
           does not chain, or whose head the key did not sign, is refused.
-        - A clock that goes backwards changes nothing: order is by index.
+        - One data set is charged per record, per person or per site, and never per two of them.
+        - A clock that goes backwards changes nothing: order is by index, and a year ends no earlier.
         - Closing and opening again costs little: totals are kept by head.
     """
 
     def __init__(
-        self, path: Path, opened: Opened, signing_key: Signer, tally: Tally, connection: sa.Connection
+        self,
+        database: db.Database,
+        opened: Opened,
+        signing_key: Signer,
+        tally: Tally,
+        connection: sa.Connection,
+        file: Path | None,
     ) -> None:
-        self._path, self._opened, self._key = path, opened, signing_key
+        self._database, self._opened, self._key = database, opened, signing_key
+        self._file = file
         self._tally = tally
         self._connection: sa.Connection | None = connection
         self._written = 0  # entries of the transaction that is open
         self._closed = False
         self._lock = RLock()
-        self._group = Group(self._lock, self._transaction, _lost)
+        self._group = Group(self._lock, self._transaction, self._is_lost)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, origin: str, signing_key: Signer, durable: bool = True
+        cls,
+        address: str | os.PathLike[str] | Server,
+        *,
+        origin: str,
+        signing_key: Signer,
+        durable: bool = True,
     ) -> Self:
-        """Open the ledger at ``path``, or begin one.
+        """Open the ledger at ``address``, or begin one.
 
         Guarantees:
             - A new file may be read by its owner only.
             - The first entry carries origin, public key and whether every commit reaches the disk.
+            - No message holds the password of a URL.
 
         Args:
-            path: The file; its folder must exist.
-            origin: Name of the ledger; must match an existing file's.
-            signing_key: Signs every entry; must match an existing file's.
-            durable: False skips fsync, for simulations; must match an existing file's.
+            address: A file, whose folder must exist; or ``postgresql://user@host/database?ledger=NAME``. Without
+                a name the ledger is named after its origin.
+            origin: Name of the ledger; must match an existing one's.
+            signing_key: Signs every entry; must match an existing one's.
+            durable: False skips fsync, for simulations; must match an existing one's.
 
         Raises:
-            IntegrityError: The file is damaged, or belongs to another origin, key or kind (code ``ledger``).
+            IntegrityError: The ledger is damaged, or belongs to another origin, key or kind (code ``ledger``).
             OSError: The file cannot be created or opened.
             LedgerBusy: Another process holds it.
+            ConfigError: The URL is none, the server cannot be reached, or it does not wait for its disk and a
+                durable ledger was asked for.
+            MissingExtra: PostgreSQL's driver is not installed.
         """
-        place = Path(path)
+        place = place_of(address)
+        if isinstance(place, Server) and place.ledger is None:
+            place = place.named(default_name(origin))
         wanted = Opened(origin=origin, public_key=signing_key.public.hex(), durable=durable)
-        with db.translated(place):
-            new = db.touch(place)
-            connection = db.connect(place, "durable" if durable else "simulated")
+        database = db.database_of(place, "durable" if durable else "simulated")
+        with db.translated(database):
+            new = database.make_room()
+            connection = database.connect()
             try:
                 with connection.begin():
-                    tally = _begin(connection, wanted, signing_key) if new else None
-                    tally = tally or _resume(connection, wanted, place)
+                    tally = (
+                        begin(database, connection, wanted, signing_key, datetime.now(UTC)) if new else None
+                    )
+                    tally = tally or resume(database, connection, wanted)
             except BaseException:
                 connection.close()
                 raise
-        return cls(place, wanted, signing_key, tally, connection)
+        file = place if isinstance(place, Path) else None
+        return cls(database, wanted, signing_key, tally, connection, file)
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +145,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a closed ledger can be opened again."""
+        """Close the connection; a closed ledger can be opened again."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -154,7 +178,29 @@ class Ledger:
         """
         if isinstance(entry, (Opened, Reserved, Settled)):
             raise ValueError(f"a {entry.kind} entry is not appended; it has its own verb")  # noqa: TRY004 -- not a type fault
-        return self._group.take(lambda connection: self._write(connection, entry, None))
+        return self._group.take(lambda connection: self._write(connection, entry, None, datetime.now(UTC)))
+
+    def note(self, entry: Admitted | Closed | Refused) -> Receipt | None:
+        """Append an admission, a closing or a refusal, unless it is no news; whoever repeats a message adds nothing.
+
+        Guarantees:
+            - The same admission or closing of a run is written once between two of its rounds.
+            - An attempt is refused once, and one that is over, or before one that was refused, not at all.
+
+        Returns:
+            Where it stands, or None if nothing was written.
+
+        Raises:
+            IntegrityError: The ledger was damaged or rolled back (code ``ledger``).
+            OSError: The disk is full or broken.
+        """
+
+        def act(connection: sa.Connection) -> Receipt | None:
+            if not self._tally.is_news(entry):
+                return None
+            return self._write(connection, entry, None, datetime.now(UTC))
+
+        return self._group.take(act)
 
     def reserve(
         self,
@@ -167,6 +213,7 @@ class Ledger:
         count: int,
         *,
         check: Callable[[Spent], object],
+        unit: str = Unit.RECORD.value,
     ) -> Receipt:
         """Charge one round before its noise is drawn.
 
@@ -174,6 +221,7 @@ class Ledger:
             - ``check`` sees everything reserved on the data set, by whatever study and process, and nothing can be
               added between its answer and the entry.
             - If ``check`` raises, nothing is written.
+            - If the data set was charged per another unit before, nothing is written.
             - The same (study, run, round, attempt) is charged at most once; a new attempt is charged again.
 
         Args:
@@ -186,26 +234,30 @@ class Ledger:
             count: How many steps.
             check: Raises if the budget does not allow it, e.g. ``lambda spent: decide(spent, request, ceilings)``;
                 may run in another thread that waits on this ledger.
+            unit: What the event protects as a whole: ``record``, ``person`` or ``site``.
 
         Raises:
-            IntegrityError: ``replayed`` if it was reserved before; ``ledger`` if the file is damaged.
+            IntegrityError: ``replayed`` if it was reserved before; ``ledger`` if the ledger is damaged.
+            BudgetExhausted: The data set was charged per another unit before, and the two do not compose.
             OSError: The disk is full or broken; nothing was spent.
-            LedgerBusy: Another process holds the file; nothing was spent.
+            LedgerBusy: Another process holds the ledger; nothing was spent.
+            LedgerUnreachable: The server is gone. Nothing was acknowledged; if the commit was on its way, the
+                round counts, and asking again says ``replayed``.
         """
-        entry = Reserved(dataset, study_hash, run, round, attempt, event, count)
+        entry = Reserved(dataset, study_hash, run, round, attempt, event, count, unit)
         once = f"reserved {study_hash} {run} {round} {attempt}"
 
         def act(connection: sa.Connection) -> Receipt:
+            now = datetime.now(UTC)
             try:
-                check(self._tally.spent(dataset, study_hash))
+                self._check_unit(dataset, unit)
+                check(self._tally.spent(dataset, study_hash, now))
             except BudgetExhausted:
                 # A replay is a replay even when nothing is left to spend.
                 if connection.execute(db.said_before, {"once": once}).first():
-                    raise IntegrityError(
-                        "this was reserved or settled before", code=Code.REPLAYED, where=self._path
-                    ) from None
+                    raise db.replayed(self._database) from None
                 raise
-            return self._write(connection, entry, once)
+            return self._write(connection, entry, once, now)
 
         return self._group.take(act)
 
@@ -224,15 +276,11 @@ class Ledger:
             reserved = self._tally.unsettled.get(receipt.index)
             once = f"settled {receipt.index}"
             if reserved is None:
-                again = connection.execute(db.said_before, {"once": once}).first()
-                raise IntegrityError(
-                    "this was reserved or settled before" if again else "no such reservation",
-                    code=Code.REPLAYED if again else Code.LEDGER,
-                    where=self._path,
-                )
-            return self._write(
-                connection, Settled(receipt.index, reserved.round, reserved.attempt, digest), once
-            )
+                if connection.execute(db.said_before, {"once": once}).first():
+                    raise db.replayed(self._database)
+                raise IntegrityError("no such reservation", code=Code.LEDGER, where=str(self._database))
+            entry = Settled(receipt.index, reserved.round, reserved.attempt, digest)
+            return self._write(connection, entry, once, datetime.now(UTC))
 
         return self._group.take(act)
 
@@ -244,7 +292,7 @@ class Ledger:
             study_hash: Count one study only.
         """
         with self._transaction():
-            spent = self._tally.spent(dataset, study_hash)
+            spent = self._tally.spent(dataset, study_hash, datetime.now(UTC))
         return spent.data if study_hash is None else spent.study
 
     def last_round(self, study_hash: str, run: str | None = None) -> int:
@@ -269,24 +317,54 @@ class Ledger:
             first = page[-1].idx + 1
 
     def checkpoint(self) -> Checkpoint:
-        """Return the signed size and root, to be kept elsewhere: it shows a later rollback of the file."""
+        """Return the signed size and root, to be kept elsewhere: it shows a later rollback of the ledger."""
         with self._transaction():
             return Checkpoint.signed(self.origin, self._tally.size, self._tally.root, self._key)
+
+    def keep_checkpoint(self, path: Path | None = None) -> Path | None:
+        """Write a checkpoint to a file, whole or not at all, and return where.
+
+        Guarantees:
+            - The file never promises an entry that was not committed: whatever stops the process, an honest ledger
+              holds at least what its checkpoint says.
+
+        Args:
+            path: The file; without it, one named like a ledger's file with ``.checkpoint`` at the end. A ledger on a
+                server has none, and None is returned.
+
+        Raises:
+            OSError: It cannot be written; the ledger is as it was.
+        """
+        place = path or (None if self._file is None else beside(self._file))
+        if place is not None:
+            self.checkpoint().write(place, durable=self.durable)
+        return place
+
+    def _check_unit(self, dataset: str, unit: str) -> None:
+        """Refuse to charge a data set per another unit than before: two units do not add up to one ε."""
+        others = self._tally.units.get(dataset, set()) - {unit}
+        if others:
+            raise BudgetExhausted(
+                f"this data set was charged per {' and per '.join(sorted(others))} before, and a charge per {unit} "
+                "does not compose with that",
+                where=str(self._database),
+                hint=f"set privacy.unit to {min(others)} in the study, or declare the rows as another data set",
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         """Hold the write lock with a tally that is true, and commit at the end."""
-        with self._lock, db.translated(self._path):
+        with self._lock, db.translated(self._database):
             connection = self._connected()
             self._written = 0
             try:
-                with db.transaction(connection):
-                    _catch_up(connection, self._tally, self._path, self._key)
+                with self._database.transaction(connection) as head:
+                    catch_up(self._database, connection, head, self._tally, self._key)
                     yield connection
             except BaseException as error:
-                if self._written:  # what was counted was not committed; the file is counted again
+                if self._written:  # what was counted was not committed; the ledger is counted again
                     self._tally = Tally()
-                if not isinstance(error, FedgenError) or _lost(error):
+                if not isinstance(error, FedgenError) or self._is_lost(error):
                     # A fresh connection knows no half-finished transaction.
                     self._drop()
                 raise
@@ -296,98 +374,25 @@ class Ledger:
         if self._closed:
             raise ValueError("the ledger is closed")
         if self._connection is None:
-            self._connection = db.connect(self._path, "durable" if self.durable else "simulated")
+            self._connection = self._database.connect()
         return self._connection
 
-    def _write(self, connection: sa.Connection, entry: Entry, once: str | None) -> Receipt:
+    def _write(self, connection: sa.Connection, entry: Entry, once: str | None, now: datetime) -> Receipt:
         """Append ``entry`` at the head."""
-        row = _row(entry, self._tally.size, self._tally.head, self._key)
-        with db.translated(self._path):
-            db.append(connection, row, once)
+        row = row_of(entry, now, self._tally.size, self._tally.head, self._key)
+        with db.translated(self._database):
+            self._database.append(connection, row, once)
         self._written += 1
-        self._tally.add(row["idx"], row["hash"], entry)
+        self._tally.add(row["idx"], row["hash"], entry, now)
         return Receipt(row["idx"], row["hash"])
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Return whether an error came from the database and takes the open transaction with it."""
+        is_replay = isinstance(error, IntegrityError) and error.code is Code.REPLAYED
+        return isinstance(error.__cause__, (*self._database.faults, sa.exc.DBAPIError)) and not is_replay
 
     def _drop(self) -> None:
         """Close the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _row(entry: Entry, index: int, prev: bytes, key: Signer) -> dict[str, Any]:
-    """Return the row of ``entry`` at ``index``, signed."""
-    body = to_body(entry, datetime.now(UTC))
-    digest = entry_digest(prev, index, body)
-    signature = key.sign(ENTRY_LABEL, digest)
-    own = entry_hash(digest, signature)
-    return {"idx": index, "prev": prev, "body": body, "hash": own, "signature": signature}
-
-
-def _begin(connection: sa.Connection, wanted: Opened, key: Signer) -> Tally | None:
-    """Write the first entry, unless another process was faster."""
-    if connection.dialect.has_table(connection, "meta"):
-        return None
-    db.create(connection, durable=wanted.durable, genesis=GENESIS)
-    row = _row(wanted, 0, GENESIS, key)
-    db.append(connection, row, "opened")
-    tally = Tally()
-    tally.add(0, row["hash"], wanted)
-    return tally
-
-
-def _resume(connection: sa.Connection, wanted: Opened, path: Path) -> Tally:
-    """Check that the ledger is the one meant; its totals are those kept, or read when first needed."""
-    head = connection.execute(db.head_of).first()
-    first = connection.execute(db.rows_from, {"first": 0, "most": 1}).first()
-    if not (head and db.sound(head) and first and db.sound(first) and _follows(first, Tally())):
-        raise _damaged("the ledger does not begin as one", path)
-    opened, _ = from_body(first.body)
-    if not isinstance(opened, Opened) or opened.origin != wanted.origin:
-        raise IntegrityError("the ledger has another origin", code=Code.LEDGER, where=path)
-    if opened.public_key != wanted.public_key:
-        raise IntegrityError("the ledger was begun with another key", code=Code.LEDGER, where=path)
-    if opened.durable != wanted.durable:
-        is_, is_not = db.NOTES[opened.durable], db.NOTES[wanted.durable]
-        raise IntegrityError(
-            f"the ledger is '{is_}', not '{is_not}'", code=Code.LEDGER, where=path, hint="use another file"
-        )
-    return kept.take(head.head) or Tally()
-
-
-def _catch_up(connection: sa.Connection, tally: Tally, path: Path, key: Signer) -> None:
-    """Count what others appended since; refuse a file that was rolled back, does not chain, or is not ours."""
-    head = db.head(connection)
-    if head is None or not db.sound(head):
-        raise _damaged("the row that promises the head is missing", path)
-    if (tally.size, tally.head) == (head.size, head.head):
-        return
-    last: Any = None
-    if tally.size < head.size:
-        for last in db.rows(connection, tally.size):
-            if not _follows(last, tally):
-                raise _damaged(f"the ledger does not chain at entry {tally.size}", path)
-            tally.add(last.idx, last.hash, from_body(last.body)[0])
-    if last is None or (tally.size, tally.head) != (head.size, head.head):
-        raise _damaged("the ledger was rolled back or replaced while it was open", path)
-    # One signature is enough: it covers every byte before it, the signatures too.
-    digest = entry_digest(last.prev, last.idx, last.body)
-    VerifyKey(key.public).verify(ENTRY_LABEL, digest, last.signature)
-
-
-def _follows(row: Any, tally: Tally) -> bool:
-    """Return whether ``row`` is the entry after the last one counted."""
-    if (row.idx, row.prev) != (tally.size, tally.head):
-        return False
-    return bool(row.hash == entry_hash(entry_digest(row.prev, row.idx, row.body), row.signature))
-
-
-def _lost(error: BaseException) -> bool:
-    """Return whether an error came from the file and takes the open transaction with it."""
-    replayed = isinstance(error, IntegrityError) and error.code is Code.REPLAYED
-    return isinstance(error.__cause__, (sqlite3.Error, sa.exc.DBAPIError)) and not replayed
-
-
-def _damaged(what: str, path: Path) -> IntegrityError:
-    """Return the error of a ledger that must not be used any more."""
-    return IntegrityError(what, code=Code.LEDGER, where=path, hint="run: fedgen ledger verify")

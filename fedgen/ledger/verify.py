@@ -11,12 +11,12 @@ signature vouches for all. Only where something is wrong is every signature look
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError
+from fedgen.errors import Code, FedgenError, IntegrityError
 from fedgen.ledger import _database as db
 from fedgen.ledger import merkle
+from fedgen.ledger.address import place_of
 from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint
 from fedgen.ledger.entries import (
     GENESIS,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fedgen.crypto.keys import VerifyKey
+    from fedgen.ledger.address import Server
 
 _NAMED_MAX: Final = 100
 _SHIFT_MAX: Final = 64
@@ -104,44 +105,47 @@ class _Findings:
 
 
 def verify(
-    path: str | os.PathLike[str], key: VerifyKey | None = None, *, checkpoint: Checkpoint | None = None
+    address: str | os.PathLike[str] | Server,
+    key: VerifyKey | None = None,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> Report:
-    """Return what a check of the ledger at ``path`` found; never raises for what is inside the file.
+    """Return what a check of the ledger at ``address`` found; never raises for what is inside it.
 
     Guarantees:
         - Names an entry that was altered, removed, reordered, replayed, or written without the key; a file that was
           truncated, or lengthened behind its head; a first entry that is missing or of another key.
         - An honest ledger, however it was interrupted, has no problems.
-        - Reads only: the file and its folder stay as they are unless a writer is at work.
+        - Reads only, in one snapshot: the file and its folder stay as they are unless a writer is at work.
 
     Args:
-        path: The ledger, or a copy of it.
+        address: The ledger's file or a copy of it, or its URL.
         key: The key it must be signed with; without it the key inside the file is believed.
         checkpoint: A checkpoint kept elsewhere, which the ledger must still contain.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no ledger there, or its server cannot be reached.
         OSError: The file cannot be read.
     """
-    place = Path(path)
-    if not place.is_file():
-        raise ConfigError("no ledger here", where=place)
-    found = _look(place, key, checkpoint, each=False)
+    database = db.readable(place_of(address))
+    found = _look(database, key, checkpoint, each=False)
     if found.problems:
-        found = _look(place, key, checkpoint, each=True)
+        found = _look(database, key, checkpoint, each=True)
     return _report(found)
 
 
-def _look(place: Path, key: VerifyKey | None, checkpoint: Checkpoint | None, *, each: bool) -> _Findings:
-    """Go through the file once, looking at each signature or only at the last."""
+def _look(
+    database: db.Database, key: VerifyKey | None, checkpoint: Checkpoint | None, *, each: bool
+) -> _Findings:
+    """Go through the ledger once, looking at each signature or only at the last."""
     found = _Findings(each=each, key=key, promised=-1 if checkpoint is None else checkpoint.size)
     head: Any = None
     try:
-        with db.translated(place):
-            connection = db.connect(place, "read")
+        with db.translated(database):
+            connection = database.connect()
             try:
                 with connection.begin():
-                    _check_shape(found, connection)
+                    _check_shape(found, database.shape(connection))
                     head = connection.execute(db.head_of).first()
                     note = connection.execute(db.note_of).scalar()
                     found.later = lambda: {row.hash for row in db.rows(connection)}
@@ -158,18 +162,16 @@ def _look(place: Path, key: VerifyKey | None, checkpoint: Checkpoint | None, *, 
     return found
 
 
-def read(path: str | os.PathLike[str]) -> Iterator[Recorded]:
+def read(address: str | os.PathLike[str] | Server) -> Iterator[Recorded]:
     """Yield the entries of a ledger without its key and without checking them; see :func:`verify`.
 
     Raises:
-        ConfigError: There is no such file.
-        IntegrityError: The file is damaged (code ``ledger``).
+        ConfigError: There is no ledger there, or its server cannot be reached.
+        IntegrityError: The ledger is damaged (code ``ledger``).
     """
-    place = Path(path)
-    if not place.is_file():
-        raise ConfigError("no ledger here", where=place)
-    with db.translated(place):
-        connection = db.connect(place, "read")
+    database = db.readable(place_of(address))
+    with db.translated(database):
+        connection = database.connect()
         try:
             for row in db.rows(connection):
                 entry, moment = from_body(row.body)
@@ -178,12 +180,11 @@ def read(path: str | os.PathLike[str]) -> Iterator[Recorded]:
             connection.close()
 
 
-def _check_shape(found: _Findings, connection: Any) -> None:
-    """Refuse a file that is not two plain tables; a view could answer anything, or never."""
-    shape = db.shape(connection)
-    if {(kind, name) for kind, name in shape if kind != "trigger"} != db.TABLES:
-        raise IntegrityError("the file is not a ledger", code=Code.LEDGER)
-    if shape - db.TABLES != db.GUARDS:
+def _check_shape(found: _Findings, shape: db.Shape) -> None:
+    """Refuse a place that is not two plain tables; a view could answer anything, or never."""
+    if shape.found != db.TABLES:
+        raise IntegrityError("this is not a ledger", code=Code.LEDGER)
+    if not shape.guarded:
         found.warnings.append("unguarded: triggers that refuse changes are missing or others")
 
 

@@ -56,7 +56,12 @@ _STUDY: dict[str, Any] = {
 
 
 def small_study(
-    *, sites: int = 2, rows: int = 40, schema: Schema | None = None, **sections: dict[str, Any]
+    *,
+    sites: int = 2,
+    rows: int = 40,
+    persons: int | None = None,
+    schema: Schema | None = None,
+    **sections: dict[str, Any],
 ) -> ResolvedStudy:
     """Return a resolved study; each keyword changes keys of one section, None removes a key."""
     text = copy.deepcopy(_STUDY)
@@ -64,14 +69,19 @@ def small_study(
     for name, changes in sections.items():
         section = {**text.get(name, {}), **changes}
         text[name] = {key: value for key, value in section.items() if value is not None}
-    return resolve(parse_study(text), schema=schema or parse_schema(_SCHEMA), sizes=[rows] * sites)
+    return resolve(
+        parse_study(text),
+        schema=schema or parse_schema(_SCHEMA),
+        sizes=[rows] * sites,
+        persons=[persons or rows] * sites,
+    )
 
 
-def small_rows(n: int = 40, *, seed: int = 1, people: bool = True) -> EncodedTable:
-    """Return ``n`` rows of the small schema, one person each."""
+def small_rows(n: int = 40, *, seed: int = 1, people: bool = True, each: int = 1) -> EncodedTable:
+    """Return ``n`` rows of the small schema, ``each`` of them one person's."""
     rng = np.random.default_rng(seed)
     codes = np.stack([rng.integers(0, k, n) for k in (10, 3, 2)], axis=1).astype(np.uint8)
-    subjects = np.array([f"p{i:04d}" for i in range(n)], dtype="S5") if people else None
+    subjects = np.array([f"p{i // each:04d}" for i in range(n)], dtype="S5") if people else None
     return EncodedTable(codes=codes, subjects=subjects)
 
 

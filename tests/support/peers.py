@@ -123,7 +123,7 @@ class Peer:
             "round": ask.train.round,
             "attempt": ask.train.attempt,
             "parameters": parameters,
-            "steps": self.desk.study.study.training.local_steps,
+            "steps": plan_of(self.desk.study).steps_per_round,
             "weights": ask.train.digest,
             "excluded": {},
         }

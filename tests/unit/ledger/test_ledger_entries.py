@@ -29,6 +29,8 @@ ENTRIES: list[Entry] = [
     Admitted(study_hash=H, run=R, dataset="claims"),
     Refused(study_hash=H, run=R, round=0, attempt=0, code="budget"),
     Reserved("claims", H, R, 3, 1, PoissonGaussian(0.05, 1.25), 4),
+    Reserved("claims", H, R, 3, 1, PoissonGaussian(0.05, 1.25), 4, "person"),
+    Reserved("claims", H, R, 3, 1, PoissonGaussian(0.05, 1.25), 4, "site"),
     Settled(reservation=2, round=3, attempt=1, digest=D),
     Closed(study_hash=H, run=R, outcome="completed", rounds=9),
 ]
@@ -39,6 +41,26 @@ def test_an_entry_survives_its_bytes(entry: Entry) -> None:
     body = to_body(entry, NOW)
     assert from_body(body) == (entry, NOW)
     assert to_body(*from_body(body)) == body
+
+
+def test_a_charge_per_record_has_the_bytes_it_had_before_there_was_a_choice() -> None:
+    plain = json.loads(to_body(ENTRIES[3], NOW))
+    assert set(plain) == {
+        "attempt", "count", "dataset", "entry", "event", "round", "run", "study_hash", "time",
+    }  # fmt: skip
+    read = from_body(canonical(plain))[0]
+    assert isinstance(read, Reserved)
+    assert read.unit == "record"
+    person = to_body(ENTRIES[4], NOW)
+    assert json.loads(person) == {**plain, "unit": "person"}
+
+
+@pytest.mark.parametrize("unit", ["record", "household", "", None, 1, [], "PERSON"])
+def test_a_unit_that_is_none_or_said_without_need_is_refused(unit: Any) -> None:
+    values = json.loads(to_body(ENTRIES[3], NOW))
+    with pytest.raises(IntegrityError) as caught:
+        from_body(canonical({**values, "unit": unit}))
+    assert caught.value.code is Code.LEDGER
 
 
 def test_time_is_kept_in_utc_to_the_microsecond() -> None:

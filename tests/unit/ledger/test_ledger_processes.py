@@ -32,7 +32,7 @@ from fedgen.errors import BudgetExhausted
 from fedgen.ledger.store import Ledger
 from fedgen.privacy.events import PoissonGaussian
 
-path, key, durable = sys.argv[1], SigningKey.load(sys.argv[2]), sys.argv[3] == "durable"
+path, key, durable, go = sys.argv[1], SigningKey.load(sys.argv[2]), sys.argv[3] == "durable", Path(sys.argv[4])
 step = PoissonGaussian(0.05, 1.25)
 
 def work(run, limit):
@@ -40,7 +40,7 @@ def work(run, limit):
         if sum(count for _, count in spent.data) >= limit:
             raise BudgetExhausted("enough")
     with Ledger.open(path, origin="hospital", signing_key=key, durable=durable) as ledger:
-        while limit < 10**9 and not Path(path + ".go").exists():
+        while limit < 10**9 and not go.exists():
             time.sleep(0.001)  # a race begins when both are there
         for round_ in range(1, 100_000):
             time.sleep(0.001 if limit < 10**9 else 0)
@@ -72,9 +72,9 @@ def keyfile(tmp_path: Path) -> Path:
     return tmp_path / "key"
 
 
-def launched(path: Path, keyfile: Path, kind: str) -> subprocess.Popen[str]:
+def launched(place: str, keyfile: Path, kind: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path), str(keyfile), kind],
+        [sys.executable, "-c", PROGRAM, place, str(keyfile), kind, str(keyfile.with_name("go"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -90,11 +90,11 @@ def said(program: subprocess.Popen[str]) -> Iterator[list[str]]:
 
 
 @pytest.mark.process
-def test_a_ledger_killed_at_any_instant_is_never_below_the_truth(tmp_path: Path, keyfile: Path) -> None:
-    path, chance = tmp_path / "ledger.db", random.Random(7)
+def test_a_ledger_killed_at_any_instant_is_never_below_the_truth(place: str, keyfile: Path) -> None:
+    chance = random.Random(7)
     truth: set[tuple[str, str]] = set()
     settled: set[tuple[str, str]] = set()
-    with launched(path, keyfile, "durable") as program:
+    with launched(place, keyfile, "durable") as program:
         assert program.stdin is not None
         words = said(program)
         for kill in range(KILLS):
@@ -115,29 +115,29 @@ def test_a_ledger_killed_at_any_instant_is_never_below_the_truth(tmp_path: Path,
                     child = 0
         program.stdin.close()
     assert len(truth) >= KILLS
-    report = verify(path, KEY.verify_key)
+    report = verify(place, KEY.verify_key)
     assert report.problems == ()
-    written = [recorded.entry for recorded in read(path)]
+    written = [recorded.entry for recorded in read(place)]
     reserved = {(entry.run, str(entry.round)) for entry in written if isinstance(entry, Reserved)}
     assert truth <= reserved
     # Each life may have charged one round that it did not live to tell, and no more.
     assert len(reserved - truth) <= KILLS
     assert len(settled) <= sum(isinstance(entry, Settled) for entry in written) <= len(reserved)
-    with Ledger.open(path, origin="hospital", signing_key=KEY) as ledger:
+    with Ledger.open(place, origin="hospital", signing_key=KEY) as ledger:
         assert ledger.spent("claims") == ((STEP, len(reserved)),)
         ledger.reserve("claims", H, D, 1, 1, STEP, 1, check=lambda _: None)
 
 
 @pytest.mark.process
-def test_two_processes_cannot_jointly_overspend(tmp_path: Path, keyfile: Path) -> None:
-    path, limit = tmp_path / "ledger.db", 200
+def test_two_processes_cannot_jointly_overspend(place: str, keyfile: Path) -> None:
+    limit = 200
     runs = ["1" * 64, "2" * 64]
-    with launched(path, keyfile, "simulated") as program:
+    with launched(place, keyfile, "simulated") as program:
         assert program.stdin is not None
         for run in runs:
             program.stdin.write(f"{run} {limit}\n")
         rounds, done = dict.fromkeys(runs, 0), 0
-        path.with_name("ledger.db.go").touch()
+        keyfile.with_name("go").touch()
         for word, name, *_ in said(program):
             rounds[name] += word == "reserved"
             done += word == "done"
@@ -146,6 +146,6 @@ def test_two_processes_cannot_jointly_overspend(tmp_path: Path, keyfile: Path) -
         program.stdin.close()
     assert sum(rounds.values()) == limit
     assert all(rounds.values())
-    assert verify(path, KEY.verify_key).problems == ()
-    with Ledger.open(path, origin="hospital", signing_key=KEY, durable=False) as ledger:
+    assert verify(place, KEY.verify_key).problems == ()
+    with Ledger.open(place, origin="hospital", signing_key=KEY, durable=False) as ledger:
         assert ledger.spent("claims") == ((STEP, limit),)

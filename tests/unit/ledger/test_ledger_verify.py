@@ -10,7 +10,7 @@ import pytest
 
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import ConfigError, IntegrityError
-from fedgen.ledger import _database as db
+from fedgen.ledger._sqlite import TRIGGERS
 from fedgen.ledger.checkpoint import ENTRY_LABEL, Checkpoint
 from fedgen.ledger.entries import Closed, Opened, entry_digest, entry_hash, from_body, to_body
 from fedgen.ledger.store import Ledger
@@ -40,12 +40,12 @@ def path(tmp_path: Path) -> Path:
 def tamper(path: Path, *statements: str | tuple[str, tuple[Any, ...]]) -> None:
     """Do to the file what its triggers refuse, and leave it looking untouched."""
     raw = sqlite3.connect(path, isolation_level=None)
-    for name in db.TRIGGERS:
+    for name in TRIGGERS:
         raw.execute(f"DROP TRIGGER {name}")
     for statement in statements:
         text, values = statement if isinstance(statement, tuple) else (statement, ())
         raw.execute(text, values)
-    for name, text in db.TRIGGERS.items():
+    for name, text in TRIGGERS.items():
         raw.execute(f"CREATE TRIGGER {name} {text}")
     raw.close()
 
@@ -357,7 +357,7 @@ def test_a_file_that_is_not_two_plain_tables_is_not_a_ledger(path: Path, stateme
     raw.execute(statement)
     assert raw.execute(f"SELECT count(*) FROM {tables}").fetchone()[0] == 10
     raw.close()
-    assert verify(path).problems == ("unreadable: the file is not a ledger",)
+    assert verify(path).problems == ("unreadable: this is not a ledger",)
 
 
 def test_a_view_that_never_ends_is_not_followed(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_view_that_never_ends_is_not_followed(tmp_path: Path) -> None:
     raw.execute(f"CREATE VIEW entries AS {endless}")
     raw.execute("CREATE TABLE meta (id, note, size, head)")
     raw.close()
-    assert verify(tmp_path / "ledger.db").problems == ("unreadable: the file is not a ledger",)
+    assert verify(tmp_path / "ledger.db").problems == ("unreadable: this is not a ledger",)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"not a database " * 100])
