@@ -27,6 +27,7 @@ def new_learner(study: ResolvedStudy) -> Learner:
         clip=study.study.privacy.clip,
         engine=study.study.training.engine,
         fake_batch=spec.fake_batch or 1,
+        unit=study.study.privacy.unit,
     )
 
 

@@ -16,12 +16,15 @@ from fedgen.data.partition import declared_size, partition, split_holdout
 from fedgen.data.sources import open_source
 from fedgen.errors import ConfigError
 from fedgen.policy.consent import ConsentLog
+from fedgen.privacy.units import Unit
 from fedgen.schema.codec import Codec
 from fedgen.schema.layout import layout_of
 from fedgen.schema.table import load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from fedgen.config.study import Study
     from fedgen.schema.layout import Layout
@@ -145,6 +148,15 @@ def check_consent(prepared: Prepared) -> None:
     ConsentLog.read(path)
 
 
+def declared_persons(
+    study: Study, subjects: npt.NDArray[np.bytes_] | None, parts: Sequence[np.ndarray]
+) -> list[int] | None:
+    """Return the public number of persons of each site, or None where the study does not protect persons."""
+    if subjects is None or study.privacy.unit is not Unit.PERSON:
+        return None
+    return [declared_size(len(np.unique(subjects[part]))) for part in parts]
+
+
 def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepared:
     """Hold rows out, cut the rest into sites, and resolve the study.
 
@@ -157,7 +169,12 @@ def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepar
     people = None if subjects is None else subjects[training]
     local = partition(table.codes[training], schema, sites, sites.seed, subjects=people)
     parts = tuple(training[rows] for rows in local)
-    resolved = resolve(study, schema=schema, sizes=[declared_size(len(part)) for part in parts])
+    resolved = resolve(
+        study,
+        schema=schema,
+        sizes=[declared_size(len(part)) for part in parts],
+        persons=declared_persons(study, subjects, parts),
+    )
     return Prepared(
         study=study, base=base, schema=schema, resolved=resolved, table=table, parts=parts, holdout=holdout
     )

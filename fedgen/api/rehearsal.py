@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     from fedgen.config.training import FaultSpec
     from fedgen.coordinator.transport import Answer, Transport
-    from fedgen.data.gate import PermittedTable
     from fedgen.site.admit import Admission
-    from fedgen.site.train import LocalUpdate
+    from fedgen.site.train import LocalUpdate, Rows
 
 _GRACE_S = 0.5
 
@@ -32,14 +31,14 @@ class RehearsedSite(Site):
     faults: Mapping[int, str] = {}
 
     def _compute(
-        self, admission: Admission, permitted: PermittedTable, weights: torch.Tensor, round_number: int
+        self, admission: Admission, rows: Rows, weights: torch.Tensor, round_number: int
     ) -> LocalUpdate:
         kind = self.faults.get(round_number)
         if kind == "raise":
             raise RuntimeError("a rehearsed defect")
         if kind == "refuse":
             raise Refused("a rehearsed refusal", code=Code.STUDY_REFUSED)
-        update = super()._compute(admission, permitted, weights, round_number)
+        update = super()._compute(admission, rows, weights, round_number)
         if kind == "nan":
             update.vector[0] = torch.nan
         return update

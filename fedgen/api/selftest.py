@@ -1,4 +1,4 @@
-"""``audit selftest``: the two claims that carry every guarantee, checked on a study's own model and engine.
+"""``audit selftest``: the two claims that carry every guarantee, checked on a study's own model, engine and unit.
 
 No real row is read: rows are drawn from the schema alone, so the test may run anywhere and costs no budget.
 """
@@ -8,24 +8,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 from fedgen.api.bench import new_learner
 from fedgen.config.plan import plan_of
+from fedgen.coordinator.aggregate import StreamingSum
 from fedgen.dpsgd.engine import make_engine
 from fedgen.dpsgd.noise import NoiseSource
-from fedgen.dpsgd.selftest import SelfTest
+from fedgen.dpsgd.persons import PersonIndex, bounded_rows
+from fedgen.dpsgd.selftest import SelfTest, noise_checks
 from fedgen.dpsgd.selftest import selftest as examine
+from fedgen.privacy.units import Unit
 from fedgen.training.learner import as_rows
+from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from fedgen.config.resolve import ResolvedStudy
+    from fedgen.privacy.plan import PrivacyPlan
     from fedgen.training.learner import Learner
 
 _ROWS: Final = 48
+_MOST_HERS: Final = 64  # rows of the extreme person in a step, whatever a study allows
+_SITES: Final = 4  # beside the extreme one
 _EXTREME: Final = 100.0  # how far beyond the clip the extreme record must push, before clipping
 _SEED: Final = 0
 
@@ -36,6 +44,7 @@ class Examined:
 
     Attributes:
         study: Name of the study.
+        unit: What the study protects: ``record``, ``person`` or ``site``.
         model: Name of the model.
         engine: Name of the engine.
         sigma: The noise multiplier of the study.
@@ -43,6 +52,7 @@ class Examined:
     """
 
     study: str
+    unit: str
     model: str
     engine: str
     sigma: float
@@ -58,6 +68,7 @@ class Examined:
         found = self.found
         return {
             "study": self.study,
+            "unit": self.unit,
             "model": self.model,
             "engine": self.engine,
             "passed": self.passed,
@@ -84,12 +95,14 @@ class Examined:
 
 
 def selftest(study: str | Path, overrides: Sequence[str] = ()) -> Examined:
-    """Check that one extreme record moves the clipped sum by at most C, and that the noise has its scale.
+    """Check that one extreme unit moves the bounded sum by at most C, and that the noise has its scale.
 
     Guarantees:
-        - The study's own model, engine, clip and noise multiplier are examined, with the production code.
+        - The study's own model, engine, unit, clip and noise multiplier are examined, with the production code: one
+          record; one person with more rows than a step takes of her; one site whose weights went far.
         - Right noise fails with probability 1e-6; noise wrong by 5 % passes with probability at most 1e-6.
-        - Two controls must fail: the record without clipping, and noise that is 10 % too small.
+        - Two controls must fail: the unit without its bound (a record or a site unclipped, a person's rows clipped
+          one by one), and noise that is 10 % too small.
 
     Raises:
         ConfigError: The study is wrong.
@@ -99,6 +112,20 @@ def selftest(study: str | Path, overrides: Sequence[str] = ()) -> Examined:
     resolved = resolved_of(study, overrides)
     plan = plan_of(resolved)
     learner = new_learner(resolved)
+    look = _one_site if plan.unit is Unit.SITE else _in_a_sum
+    found = look(resolved, plan, learner)
+    return Examined(
+        study=resolved.study.study,
+        unit=plan.unit.value,
+        model=resolved.study.model.name,
+        engine=resolved.study.training.engine,
+        sigma=plan.sigma,
+        found=found,
+    )
+
+
+def _in_a_sum(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> SelfTest:
+    """Put one extreme record, or one extreme person, into a clipped sum and take it out again."""
     rows = _drawn(resolved)
     scale = _scale(learner, rows, plan.clip)
 
@@ -106,14 +133,56 @@ def selftest(study: str | Path, overrides: Sequence[str] = ()) -> Examined:
         return learner.model.private_loss(batch, torch.Generator().manual_seed(_SEED)) * scale
 
     engine = make_engine(resolved.study.training.engine, learner.private, learner.model.private, plan.clip)
-    found = examine(engine, loss, rows[:-1], rows[-1:], noise=NoiseSource.secure(), std=plan.noise_std)
-    return Examined(
-        study=resolved.study.study,
-        model=resolved.study.model.name,
-        engine=resolved.study.training.engine,
-        sigma=plan.sigma,
-        found=found,
+    hers, bounds = rows[-1:], None
+    if plan.unit is Unit.PERSON:
+        hers, bounds = _extreme_person(rows, plan.clip, resolved.study.privacy.rows_per_person or 1)
+    return examine(
+        engine, loss, rows[:-1], hers, noise=NoiseSource.secure(), std=plan.noise_std, bounds=bounds
     )
+
+
+def _extreme_person(rows: torch.Tensor, clip: float, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows a step takes of a person with too many, and the bounds of all rows, hers last.
+
+    The others have one row each; hers are all extreme.
+    """
+    others, k = len(rows) - 1, min(most, _MOST_HERS)
+    person = np.concatenate([np.arange(others), np.full(2 * max(k, 2), others)])
+    index = PersonIndex.of(person)
+    used = bounded_rows(index, np.arange(index.persons), k=max(k, 2), clip=clip, stream=NoiseSource.secure())
+    count = int((used.rows >= others).sum())
+    return rows[-1:].repeat(count, 1), torch.from_numpy(used.bounds)
+
+
+def _one_site(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> SelfTest:
+    """Let one site's weights go far, and put its whole update into a sum of others and take it out again."""
+    start, noise = learner.all_values(), NoiseSource.secure()
+    sums = {True: StreamingSum(len(start)), False: StreamingSum(len(start))}
+    generator = torch.Generator().manual_seed(_SEED)
+    for number in range(_SITES):
+        learner.load_all_(start + torch.randn(len(start), generator=generator))
+        update = learner.noised_change(start, noise_std=0.0, noise=noise).numpy().tobytes()
+        for total in sums.values():
+            total.add(f"site-{number}", update, 1.0)
+    far = _far_step(resolved, learner, generator)
+    learner.load_all_(start + far * (_EXTREME * plan.clip / max(float(far.double().norm()), 1e-30)))
+    unclipped = float((learner.all_values() - start).double().norm())
+    update = learner.noised_change(start, noise_std=0.0, noise=noise).numpy().tobytes()
+    sums[True].add("extreme", update, 1.0)
+    moved = float(np.linalg.norm(sums[True].finish().total - sums[False].finish().total))
+    right, wrong = noise_checks(noise, plan.noise_std)
+    return SelfTest(clip=plan.clip, moved=moved, unclipped=unclipped, rows=_SITES, noise=right, control=wrong)
+
+
+def _far_step(resolved: ResolvedStudy, learner: Learner, generator: torch.Generator) -> torch.Tensor:
+    """Return how far one local step of the study's own optimizer on extreme rows moves all parameters."""
+    before, study = learner.all_values(), resolved.study
+    codes = _drawn(resolved)[-1:].repeat(_ROWS, 1).numpy()
+    total = torch.zeros(learner.parameters)
+    learner.add_clear_sum_(total, codes, rate=1.0, noise=NoiseSource.secure(), generator=generator)
+    optimizer = LearnerOptimizer.of(learner, study.training.optimizer, public_steps=study.model.public_steps)
+    optimizer.step_(total, generator)
+    return learner.all_values() - before
 
 
 def _drawn(resolved: ResolvedStudy) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fedgen.config.study import Study
-from fedgen.errors import ConfigError
+from fedgen.errors import ConfigError, DataError
 from fedgen.events import silent
 
 if TYPE_CHECKING:
@@ -35,16 +35,19 @@ class Privacy:
     Attributes:
         epsilon: What the whole fit may spend, positive.
         delta: In (0, 1); keep it below one over the number of records.
-        unit: ``record``.
+        unit: ``record``; ``person``, where the schema names the column that says whose a row is; or ``site``, one
+            table.
         trust: ``local`` or ``central``.
-        clip: Bound on one record's gradient norm, positive.
+        clip: Bound on what one unit adds to a sum, positive.
+        rows_per_person: Unit ``person`` only: most rows of one person in a step; None means 8.
     """
 
     epsilon: float
     delta: float
-    unit: Literal["record"]
+    unit: Literal["record", "person", "site"]
     trust: Literal["local", "central"] = "local"
     clip: float = 1.0
+    rows_per_person: int | None = None
 
 
 class Synthesizer:
@@ -149,7 +152,7 @@ class Synthesizer:
 
     def _prepared(self, tables: Sequence[pd.DataFrame | pa.Table]) -> Prepared:
         """Encode each table by itself and resolve a study over them."""
-        from fedgen.api.prepare import Prepared
+        from fedgen.api.prepare import Prepared, declared_persons
         from fedgen.config.resolve import resolve
         from fedgen.data.encoded import EncodedTable
         from fedgen.data.partition import declared_size
@@ -160,21 +163,39 @@ class Synthesizer:
         codec = Codec(self.schema)
         encoded = [codec.encode(_arrow(table)) for table in tables]
         study = self._study(len(tables))
+        subjects = self._subjects(tables)
         sizes = [declared_size(len(part.codes)) for part in encoded]
         edges = np.cumsum([0, *(len(part.codes) for part in encoded)])
         parts = tuple(np.arange(low, high) for low, high in itertools.pairwise(edges))
         table = EncodedTable(
-            codes=np.concatenate([part.codes for part in encoded]), subjects=None, clamped={}
+            codes=np.concatenate([part.codes for part in encoded]), subjects=subjects, clamped={}
         )
         return Prepared(
             study=study,
             base=Path.cwd(),
             schema=self.schema,
-            resolved=resolve(study, schema=self.schema, sizes=sizes),
+            resolved=resolve(
+                study, schema=self.schema, sizes=sizes, persons=declared_persons(study, subjects, parts)
+            ),
             table=table,
             parts=parts,
             holdout=np.empty(0, dtype=np.int64),
         )
+
+    def _subjects(self, tables: Sequence[pd.DataFrame | pa.Table]) -> np.ndarray | None:
+        """Return whose each row is, where persons are protected; else nobody needs to know."""
+        name = self.schema.subject
+        if self.privacy.unit != "person" or name is None:
+            return None
+        from fedgen.policy.subjects import subject_ids
+
+        found = []
+        for number, table in enumerate(map(_arrow, tables), 1):
+            where = f"table {number}"
+            if name not in table.column_names:
+                raise DataError("the column that says whose each row is is missing", where=where, key=name)
+            found.append(subject_ids(table.column(name), where=where, name=name))
+        return np.concatenate(found)
 
     def _study(self, sites: int) -> Study:
         from pydantic import ValidationError

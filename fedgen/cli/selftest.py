@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fedgen.cli.output import emit, table
 from fedgen.cli.verbs import Changes, Debug, Json, StudyFile  # noqa: TC001 - typer reads them at run time
@@ -29,20 +29,28 @@ def selftest(
         )
 
 
+_UNITS: Final = {
+    "record": ("one extreme record", "control: without clipping"),
+    "person": ("one extreme person", "control: each of her rows clipped alone"),
+    "site": ("one whole site", "control: without clipping"),
+}
+
+
 def as_text(examined: Examined) -> str:
     """Return what was found, one claim a line."""
     found, noise = examined.found, examined.found.noise
+    extreme, control = _UNITS[examined.unit]
     scale = f"{noise.ratio:.4f} of what is charged, accepted {noise.low:.4f} to {noise.high:.4f}"
     return table(
         [
             (
                 _mark(found.bounded),
-                "one extreme record",
+                extreme,
                 f"moved the sum by {found.moved:.6g}, at most {found.clip:g}",
             ),
             (
                 _mark(found.unclipped > found.clip),
-                "control: without clipping",
+                control,
                 f"it would have moved it by {found.unclipped:.4g}",
             ),
             (

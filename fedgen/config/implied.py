@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fedgen.errors import ConfigError
-from fedgen.privacy.units import Trust
+from fedgen.privacy.units import Trust, Unit
 from fedgen.schema.explain import nearest
 
 if TYPE_CHECKING:
@@ -16,19 +16,33 @@ if TYPE_CHECKING:
     from fedgen.schema.table import Schema
 
 
+ROWS_PER_PERSON: Final = 8  # of a person's rows in one step: most of what most have, and a bound on the work
+
+
 def decided(study: Study) -> Study:
     """Return ``study`` with the defaults that depend on other keys filled in; a decided one is unchanged."""
-    training = study.training.model_copy(update={"exchange": study.training.exchanged})
-    return study.model_copy(update={"model": study.model.completed(), "training": training})
+    training = study.training.model_copy(update={"exchange": study.exchanged})
+    privacy = study.privacy
+    if privacy.unit is Unit.PERSON:
+        most = privacy.rows_per_person or ROWS_PER_PERSON
+        privacy = privacy.model_copy(update={"rows_per_person": most})
+    return study.model_copy(
+        update={"model": study.model.completed(), "privacy": privacy, "training": training}
+    )
 
 
 def implied_rate(study: Study, sizes: Sequence[int]) -> float:
-    """Return the Poisson rate that the study and the declared sizes imply."""
+    """Return the Poisson rate that the study and the declared sizes imply.
+
+    Args:
+        study: With ``batch`` or ``sample_rate``.
+        sizes: Of each site, what its steps are sampled from: persons with ``unit: person``, else rows.
+    """
     training = study.training
     if training.batch is None:
         return training.sample_rate or math.nan  # the study itself refuses to have neither
-    expected = training.batch * (len(sizes) if study.privacy.trust is Trust.LOCAL else 1)
-    return min(1.0, expected / sum(sizes))
+    by_site = study.privacy.trust is Trust.LOCAL or study.privacy.unit is Unit.SITE
+    return min(1.0, training.batch * (len(sizes) if by_site else 1) / sum(sizes))
 
 
 def misfits(study: Study, schema: Schema) -> Iterator[ConfigError]:
@@ -38,6 +52,12 @@ def misfits(study: Study, schema: Schema) -> Iterator[ConfigError]:
             f"{study.model.name} reads a schema of kind {study.model.kind}, not {schema.kind}",
             key="model.name",
             hint=f"use {'tabular' if schema.kind == 'table' else 'image'}-vae",
+        )
+    if study.privacy.unit is Unit.PERSON and schema.subject is None:
+        yield ConfigError(
+            "unit: person needs to know whose each row is, and the schema names no subject",
+            key="privacy.unit",
+            hint="name the column as `subject` in the schema, or use unit: record",
         )
     sites = study.data.sites
     if sites.split == "iid":

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedgen.privacy.plan import PrivacyPlan
-from fedgen.privacy.units import Trust
+from fedgen.privacy.units import Trust, Unit
 
 if TYPE_CHECKING:
     from fedgen.config.resolve import ResolvedStudy
@@ -17,6 +17,8 @@ def plan_of(study: ResolvedStudy) -> PrivacyPlan:
 
     Guarantees:
         - The rate is the study's; the noise is given by it or calibrated to its ε over all rounds.
+        - With ``unit: site`` a round is one event at rate 1, however many local steps it has and whatever they
+          sample: what is bounded and noised is a site's whole update.
 
     Raises:
         ConfigError: The study asks for something impossible; names the key.
@@ -28,14 +30,16 @@ def plan_of(study: ResolvedStudy) -> PrivacyPlan:
 def _plan(study: ResolvedStudy) -> PrivacyPlan:
     """Return the cached plan; a thousand sites of one process calibrate once."""
     training = study.study.training
-    everybody = study.sample_rate * study.total_rows
+    sites = len(study.roster)
+    whole_sites = study.study.privacy.unit is Unit.SITE
+    everybody = sites if whole_sites else study.sample_rate * study.total_sampled
     local = study.study.privacy.trust is Trust.LOCAL
     return PrivacyPlan.resolve(
         study.study.privacy,
-        q=study.sample_rate,
+        q=1.0 if whole_sites else study.sample_rate,
         rounds=training.rounds,
-        steps_per_round=training.local_steps,
-        expected_batch=everybody / len(study.roster) if local else everybody,
+        steps_per_round=1 if whole_sites else training.local_steps,
+        expected_batch=everybody / sites if local else everybody,
     )
 
 

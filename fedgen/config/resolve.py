@@ -19,6 +19,7 @@ from fedgen.config.study import Study
 from fedgen.crypto.digest import sha256_hex
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.messages import MAX_HEADER, SiteName, canonical
+from fedgen.privacy.units import Unit
 from fedgen.schema.lines import dotted
 from fedgen.schema.table import Schema
 from fedgen.schema.yamlsource import MAX_BYTES, load_yaml
@@ -34,10 +35,21 @@ class RosterEntry(Frozen):
     Attributes:
         name: Such as ``site-01``.
         rows: Its declared size: a public, rounded figure, never an exact count.
+        persons: How many persons these rows are of, declared alike; there with ``unit: person``, and only there.
     """
 
     name: SiteName
     rows: Count
+    persons: Count | None = None
+
+    @property
+    def sampled(self) -> int:
+        """How many of what a step is sampled from: persons where the study protects persons, else rows."""
+        return self.rows if self.persons is None else self.persons
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON values."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class ResolvedStudy(Frozen):
@@ -73,7 +85,8 @@ class ResolvedStudy(Frozen):
             raise ValueError(f"the roster must name the {len(names)} sites of the study, in order")
         if self.study != decided(self.study):
             raise ValueError("a default was left open")
-        if self.sample_rate != implied_rate(self.study, [entry.rows for entry in self.roster]):
+        _check_persons(self.study, self.roster)
+        if self.sample_rate != implied_rate(self.study, [entry.sampled for entry in self.roster]):
             raise ValueError("sample_rate must follow from the study and the roster")
         return self
 
@@ -100,13 +113,18 @@ class ResolvedStudy(Frozen):
         """Sum of the declared sizes."""
         return sum(entry.rows for entry in self.roster)
 
-    def rows_of(self, site: str) -> int:
-        """Return the declared size of ``site``.
+    @property
+    def total_sampled(self) -> int:
+        """Sum of what steps are sampled from, by declaration: persons with ``unit: person``, else rows."""
+        return sum(entry.sampled for entry in self.roster)
+
+    def sampled_of(self, site: str) -> int:
+        """Return how many persons (with ``unit: person``) or rows ``site`` declares.
 
         Raises:
             KeyError: It is not in the roster.
         """
-        return self._sizes[site]
+        return self._sampled[site]
 
     def to_json(self) -> dict[str, Any]:
         """Return the resolved study as JSON values; keys of the study that are None are left out."""
@@ -114,7 +132,7 @@ class ResolvedStudy(Frozen):
             "format": self.format,
             "study": self.study.to_json(),
             "schema": self.data_schema.model_dump(mode="json"),
-            "roster": [{"name": entry.name, "rows": entry.rows} for entry in self.roster],
+            "roster": [entry.to_json() for entry in self.roster],
             "sample_rate": self.sample_rate,
         }
 
@@ -136,8 +154,8 @@ class ResolvedStudy(Frozen):
         return sha256_hex(self._text.encode())
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return {entry.name: entry.rows for entry in self.roster}
+    def _sampled(self) -> dict[str, int]:
+        return {entry.name: entry.sampled for entry in self.roster}
 
     @classmethod
     def from_json(cls, text: str, *, limit: int = MAX_HEADER) -> ResolvedStudy:
@@ -198,17 +216,21 @@ def read_resolved(path: Path) -> ResolvedStudy:
     return resolved
 
 
-def resolve(study: Study, *, schema: Schema, sizes: Sequence[int]) -> ResolvedStudy:
+def resolve(
+    study: Study, *, schema: Schema, sizes: Sequence[int], persons: Sequence[int] | None = None
+) -> ResolvedStudy:
     """Return ``study`` with nothing left open.
 
     Guarantees:
-        - Under local trust the rate is ``min(1, batch · sites / total)``: ``batch`` records on average per
-          site. Otherwise it is ``min(1, batch / total)``: ``batch`` records over all sites together.
+        - Under local trust, and with ``unit: site``, the rate is ``min(1, batch · sites / total)``: ``batch`` on
+          average per site. Otherwise it is ``min(1, batch / total)``: ``batch`` over all sites together. Total and
+          batch are in persons with ``unit: person``, else in rows.
 
     Args:
         study: As read from its file.
         schema: What ``data.schema`` names, or the builtin's own.
-        sizes: Declared size of each site, in roster order, each at least one.
+        sizes: Declared rows of each site, in roster order, each at least one.
+        persons: Declared persons of each site, each at least one; with ``unit: person`` only, where it is needed.
 
     Raises:
         ConfigError: A rule is broken; ``key`` names where.
@@ -222,12 +244,32 @@ def resolve(study: Study, *, schema: Schema, sizes: Sequence[int]) -> ResolvedSt
         )
     if min(sizes) < 1:
         raise ConfigError("a site has no rows", key="data.sites.count", hint="use fewer sites")
+    counted = persons if study.privacy.unit is Unit.PERSON else None
+    if study.privacy.unit is Unit.PERSON and (counted is None or len(counted) != len(names)):
+        raise ConfigError(
+            "unit: person needs the declared number of persons of every site",
+            key="privacy.unit",
+            hint="declare persons beside rows",
+        )
+    roster = tuple(
+        RosterEntry(name=name, rows=rows, persons=None if counted is None else counted[position])
+        for position, (name, rows) in enumerate(zip(names, sizes, strict=True))
+    )
     return ResolvedStudy(
         study=decided(study),
         schema=schema,
-        roster=tuple(RosterEntry(name=name, rows=rows) for name, rows in zip(names, sizes, strict=True)),
-        sample_rate=implied_rate(study, sizes),
+        roster=roster,
+        sample_rate=implied_rate(study, [entry.sampled for entry in roster]),
     )
+
+
+def _check_persons(study: Study, roster: Sequence[RosterEntry]) -> None:
+    """Raise ``ValueError`` unless the roster counts persons exactly where the study protects them."""
+    wanted = study.privacy.unit is Unit.PERSON
+    if any((entry.persons is not None) is not wanted for entry in roster):
+        raise ValueError("the roster must declare persons with unit: person, and with no other unit")
+    if any(entry.persons is not None and entry.persons > entry.rows for entry in roster):
+        raise ValueError("a site cannot have more persons than rows")
 
 
 @lru_cache(maxsize=8)

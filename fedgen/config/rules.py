@@ -53,12 +53,6 @@ def _not_in_this_version(study: Study) -> Iterator[Flaw]:
             key=("secagg",),
             hint="leave secagg out",
         )
-    if privacy.unit is not Unit.RECORD:
-        yield Flaw(
-            f"the privacy unit {privacy.unit.value} is not in this version, it comes in a later one",
-            key=("privacy", "unit"),
-            hint="use unit: record",
-        )
     if privacy.relation is not Relation.ADD_OR_REMOVE:
         yield Flaw(
             "Poisson sampling is accounted under add_or_remove only",
@@ -87,14 +81,20 @@ def _model(study: Study) -> Iterator[Flaw]:
 
 
 def _exchange(study: Study) -> Iterator[Flaw]:
-    training = study.training
+    training, whole_sites = study.training, study.privacy.unit is Unit.SITE
+    if training.exchange == "gradient" and whole_sites:
+        yield Flaw(
+            "unit: site bounds the whole update of a site, so it needs exchange: update",
+            key=("training", "exchange"),
+            hint="use exchange: update, or leave exchange out",
+        )
     if training.exchange == "gradient" and training.local_steps > 1:
         yield Flaw(
             "gradients are exchanged after every step, so local_steps must be 1",
             key=("training", "exchange"),
             hint="use exchange: update, or local_steps: 1",
         )
-    if study.privacy.trust is Trust.CENTRAL and training.exchanged == "update":
+    if study.privacy.trust is Trust.CENTRAL and study.exchanged == "update" and not whole_sites:
         yield Flaw(
             "central trust bounds and noises gradients, so it needs exchange: gradient and local_steps: 1",
             key=("training", "exchange" if training.exchange == "update" else "local_steps"),

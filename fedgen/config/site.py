@@ -16,22 +16,31 @@ if TYPE_CHECKING:
 
 
 class Ceilings(Frozen):
-    """What a site lets be spent on its data; all three are required, none has a default.
+    """What a site lets be spent on its data; only the ceiling for a year may be left out.
 
     Attributes:
         epsilon_per_study: Most that one study may spend.
+        epsilon_per_year: Most that all studies together may spend on this data set in any 365 days; None leaves
+            that to the ceiling for its life.
         epsilon_life: Most that all studies together may spend on this data set, ever.
-        delta: The δ at which both hold; a study that asks for a larger one is refused.
+        delta: The δ at which all of them hold; a study that asks for a larger one is refused.
     """
 
     epsilon_per_study: Positive
+    epsilon_per_year: Positive | None = None
     epsilon_life: Positive
     delta: OpenUnit
 
     @model_validator(mode="after")
-    def _life_is_longer(self) -> Ceilings:
+    def _longer_allows_more(self) -> Ceilings:
         if self.epsilon_per_study > self.epsilon_life:
             raise Flaw("one study may not spend more than all of them", key=("epsilon_per_study",))
+        if self.epsilon_per_year is None:
+            return self
+        if self.epsilon_per_study > self.epsilon_per_year:
+            raise Flaw("one study may not spend more than a year allows", key=("epsilon_per_study",))
+        if self.epsilon_per_year > self.epsilon_life:
+            raise Flaw("a year may not allow more than the life of the data", key=("epsilon_per_year",))
         return self
 
 
@@ -46,7 +55,7 @@ class SiteSpec(Frozen):
         min_cohort: With fewer permitted rows it does not train, whatever a study says.
         ceilings: What may be spent.
         keys: Folder of its private keys.
-        ledger: Path of its ledger.
+        ledger: Path or URL of its ledger; a URL may hold a password, and is never shown.
         durable: Whether the ledger is flushed to the disk before each release; only a simulation may say no.
     """
 
@@ -59,7 +68,7 @@ class SiteSpec(Frozen):
     min_cohort: Count = 10
     ceilings: Ceilings
     keys: Text
-    ledger: Text
+    ledger: Annotated[Text, Field(repr=False)]
     durable: bool = True
 
     def to_json(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError, model_validator
 
@@ -11,6 +11,7 @@ from fedgen.config.fields import Slug
 from fedgen.config.rules import check_rules
 from fedgen.config.sections import DataSpec, ModelSpec, PolicySpec, ReleaseSpec
 from fedgen.config.training import PrivacySpec, SimulationSpec, TrainingSpec
+from fedgen.privacy.units import Unit
 from fedgen.schema.yamlsource import Lines, explain
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class Study(Frozen):
     policy: PolicySpec = PolicySpec()
     release: ReleaseSpec = ReleaseSpec()
     simulation: SimulationSpec = SimulationSpec()
+
+    @property
+    def exchanged(self) -> Literal["gradient", "update"]:
+        """What travels, with ``auto`` decided: what a whole site did is one update, however many steps it took."""
+        if self.training.exchange == "auto" and self.privacy.unit is Unit.SITE:
+            return "update"
+        return self.training.exchanged
 
     def to_json(self) -> dict[str, Any]:
         """Return the study as JSON values; keys that are None are left out."""

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
 
 from fedgen.config.base import Frozen
-from fedgen.config.fields import Count, Decay, NonNegative, Number, OpenUnit, Positive, Rate, Slug, Whole
+from fedgen.config.fields import (
+    Count,
+    Decay,
+    NonNegative,
+    Number,
+    OpenUnit,
+    Positive,
+    Rate,
+    Slug,
+    Text,
+    Whole,
+)
+from fedgen.config.site import Ceilings
 from fedgen.privacy.units import Relation, Trust, Unit
 from fedgen.schema.yamlsource import Flaw
+
+MOST_ROWS_EACH: Final = 2**20  # as fedgen.dpsgd.persons says; this module never loads it
 
 
 class PrivacySpec(Frozen):
@@ -24,7 +38,10 @@ class PrivacySpec(Frozen):
         epsilon: What may be spent over the whole study; the noise is calibrated to it.
         noise_multiplier: The noise itself, as a multiple of ``clip``. Exactly one of the two is given.
         delta: In (0, 1). Required.
-        clip: Bound on the L2 norm of one unit's gradient, positive.
+        clip: Bound C on what one unit adds to a sum, in L2, positive: a record's gradient, the gradients of all
+            rows of a person together, or the whole change a site makes to the weights in a round.
+        rows_per_person: Unit ``person`` only: most rows of one person in a step, chosen anew in each. The bound C
+            holds whatever it is, so it decides what is learnt and not what is promised; None means 8.
         insecure_seed: Makes a run repeatable and not private; every output says so.
     """
 
@@ -35,6 +52,7 @@ class PrivacySpec(Frozen):
     noise_multiplier: Positive | None = None
     delta: OpenUnit
     clip: Positive = 1.0
+    rows_per_person: Annotated[int, Number, Field(ge=1, le=MOST_ROWS_EACH)] | None = None
     insecure_seed: Whole | None = None
 
     @model_validator(mode="after")
@@ -44,6 +62,16 @@ class PrivacySpec(Frozen):
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise Flaw(
                 "give exactly one of epsilon, noise_multiplier; both are there", key=("noise_multiplier",)
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_belong_to_persons(self) -> PrivacySpec:
+        if self.rows_per_person is not None and self.unit is not Unit.PERSON:
+            raise Flaw(
+                "rows_per_person belongs to unit: person",
+                key=("rows_per_person",),
+                hint=f"leave it out with unit: {self.unit.value}",
             )
         return self
 
@@ -95,11 +123,12 @@ class TrainingSpec(Frozen):
 
     Attributes:
         rounds: How often the sites answer.
-        batch: Expected records per step: per site on average under local trust, over all sites otherwise.
+        batch: Expected size of a step, in records, or in persons with ``unit: person``: per site on average under local
+            trust, over all sites otherwise. With ``unit: site``, of a local step at each site, in records.
         sample_rate: The Poisson rate itself, in (0, 1]. Exactly one of the two is given.
         local_steps: Steps at a site between two messages.
         exchange: ``gradient`` (the coordinator steps), ``update`` (sites step), or ``auto``: gradient if
-            ``local_steps`` is 1, else update.
+            ``local_steps`` is 1, else update; always update with ``unit: site``.
         optimizer: See :class:`OptimizerSpec`.
         engine: ``fused``, or ``opacus`` as a cross-check.
         quorum: Share of the sites (float) or number of sites (int) without which a round does not count.
@@ -128,7 +157,7 @@ class TrainingSpec(Frozen):
 
     @property
     def exchanged(self) -> Literal["gradient", "update"]:
-        """What travels, with ``auto`` decided."""
+        """What travels, with ``auto`` decided where the unit does not decide it; see ``Study.exchanged``."""
         if self.exchange != "auto":
             return self.exchange
         return "gradient" if self.local_steps == 1 else "update"
@@ -175,7 +204,10 @@ class SimulationSpec(Frozen):
         clock_start: The sites' clock before round 1, with its zone; None means the real clock.
         clock_step_s: Seconds that pass on the sites' clock with each round.
         evaluate_every: Compute the held-out loss every so many rounds; zero means never, None about twenty times.
-        ceiling: Most that all studies together may spend on each simulated site's data, as a site file would say.
+        ledgers: Folder, relative to the study file, where the sites keep their keys and ledgers; studies that name
+            the same one see what each other spent. None keeps them in the run folder.
+        ceiling: Most that all studies together may spend on each simulated site's data, ever; or the ceilings of a
+            site file.
         compare_pooled: Train the same model pooled and without privacy too, and show its scores beside the run's.
         judge: Evaluate the synthetic rows at the end, against held-out rows.
         faults: Faults to rehearse.
@@ -184,7 +216,8 @@ class SimulationSpec(Frozen):
     clock_start: Annotated[AwareDatetime, BeforeValidator(_an_instant), AfterValidator(_in_utc)] | None = None
     clock_step_s: NonNegative = 0.0
     evaluate_every: Whole | None = None
-    ceiling: Positive | None = None
+    ledgers: Text | None = None
+    ceiling: Positive | Ceilings | None = None
     compare_pooled: bool = False
     judge: bool = True
     faults: tuple[FaultSpec, ...] = ()

@@ -61,7 +61,7 @@ class StreamingSum:
         Args:
             site: The verified sender.
             update: Float32 little-endian bytes.
-            weight: Positive; one in gradient exchange, the declared size in update exchange.
+            weight: Positive; one in gradient exchange and with ``unit: site``, else the declared size.
             limit: Largest absolute value that makes sense. Finite values beyond it would overflow in the sum or
                 in the optimizer's squares, and so let one site end everybody's training.
 

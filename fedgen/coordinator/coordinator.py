@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import numpy as np
 import torch
 
-from fedgen.config.plan import coordinator_noise_std
+from fedgen.config.plan import coordinator_noise_std, site_noise_std
 from fedgen.coordinator.progress import Progress, ProgressStore
 from fedgen.coordinator.rollcall import RollCall
 from fedgen.coordinator.rounds import COORDINATOR, Ask, Closed, Round
@@ -23,6 +23,7 @@ from fedgen.crypto.envelope import Header, sign_frame
 from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.events import RoundFinished, SiteRefused, StudyFinished, StudyStarted
 from fedgen.messages import Join, Kind, Settle, Train, encode
+from fedgen.privacy.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,8 @@ class Coordinator:
         - After a crash, ``run`` continues with the round after the last checkpoint, under a new attempt.
         - When sites run out of budget or the quorum is lost, the last good model is kept and named.
         - While the quorum holds, nothing that a site sends ends the run.
+        - With ``unit: site`` every site has weight one, and the sum is divided by the size of the roster: neither a
+          site's size nor the number that answered is in the model.
 
     Args:
         study: The resolved study; its hash is in every message.
@@ -130,12 +133,14 @@ class Coordinator:
         self._epsilon = epsilon
         training = study.study.training
         self._gradient = study.exchange == "gradient"
+        self._whole_sites = plan.unit is Unit.SITE
         self._quorum = study.quorum
         self._timeout = training.timeout_s
-        sizes = {entry.name: float(entry.rows) for entry in study.roster}
-        self._weights = {name: 1.0 if self._gradient else size for name, size in sizes.items()}
+        sizes = {entry.name: float(entry.sampled) for entry in study.roster}
+        alike = self._gradient or self._whole_sites
+        self._weights = {name: 1.0 if alike else size for name, size in sizes.items()}
         self._limits = {
-            name: _reach(plan, size) if self._gradient else _LARGEST_CHANGE for name, size in sizes.items()
+            name: _reach(plan, size) if alike else _LARGEST_CHANGE for name, size in sizes.items()
         }
         self._absent: Mapping[str, Code] = {}
         self._expected = {
@@ -240,7 +245,7 @@ class Coordinator:
             round=number,
             attempt=attempt,
             parameters=len(body) // 4,
-            steps=self._study.study.training.local_steps,
+            steps=self._plan.steps_per_round,
             weights=sha256_hex(body),
         )
         train = Train(
@@ -278,8 +283,8 @@ class Coordinator:
         if self._gradient:
             self._step_gradient(closed)
         else:
-            mean = torch.from_numpy(closed.aggregate.mean())
-            self._learner.load_all_(progress.weights + mean)
+            change = self._mean_of_sites(closed) if self._whole_sites else self._mean_by_size(closed)
+            self._learner.load_all_(progress.weights + change)
         weights = self._learner.all_values()
         if not bool(torch.isfinite(weights).all()):
             raise IntegrityError("the new weights are not finite", code=Code.NOT_FINITE)
@@ -290,12 +295,25 @@ class Coordinator:
             optimizer=self._optimizer.state() if self._gradient else {},
         )
 
-    def _step_gradient(self, closed: Closed) -> None:
-        """Add central noise where the trust mode says so, divide by the expected batch, and step."""
+    def _mean_by_size(self, closed: Closed) -> torch.Tensor:
+        """Return the mean change, each site weighing what it declares; its own noise is in it."""
+        return torch.from_numpy(closed.aggregate.mean())
+
+    def _mean_of_sites(self, closed: Closed) -> torch.Tensor:
+        """Return the noised sum of bounded changes over the size of the roster, whoever answered."""
+        return self._noised_total(closed).div_(len(self._study.roster))
+
+    def _noised_total(self, closed: Closed) -> torch.Tensor:
+        """Return the sum of a round, with central noise where the trust mode says so."""
         total = torch.from_numpy(closed.aggregate.total.astype(np.float32))
         std = coordinator_noise_std(self._plan)
         if std > 0:
             self._noise.add_normal_(total, std)
+        return total
+
+    def _step_gradient(self, closed: Closed) -> None:
+        """Divide the noised sum by the expected batch, and step."""
+        total = self._noised_total(closed)
         expected = sum(self._expected[site] for site in closed.aggregate.sites)
         self._optimizer.step_(total.div_(expected), self._generator)
 
@@ -381,13 +399,14 @@ class Coordinator:
         return sign_frame(frame, header, self._keys.signing)
 
 
-def _reach(plan: PrivacyPlan, rows: float) -> float:
-    """Return what no coordinate of an honest gradient sum exceeds.
+def _reach(plan: PrivacyPlan, sampled: float) -> float:
+    """Return what no coordinate of an honest sum exceeds.
 
-    Every row moves it by at most the clip, and a site may have outgrown its declared size fourfold; beyond ten
-    standard deviations there is no noise.
+    Every record or person moves it by at most the clip, and a site may have outgrown its declared size fourfold; a
+    whole site moves it by at most the clip. Beyond ten standard deviations there is no noise.
     """
-    return plan.clip * (4 * rows + 10 * plan.sigma)
+    units = 1.0 if plan.unit is Unit.SITE else 4.0 * sampled
+    return plan.clip * units + 10.0 * site_noise_std(plan)
 
 
 def new_run_id() -> str:

@@ -13,6 +13,7 @@ import torch
 
 from fedgen.errors import Code, IntegrityError
 from fedgen.models.state import load_tensors, save_tensors
+from fedgen.runs.rollback import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,21 +56,27 @@ class ProgressStore:
     Args:
         folder: The run folder, locked by this process.
         header: What must match on restore: study hash, model, layout.
+        every: Keep the checkpoint of each multiple of this round, for a rollback; zero keeps the newest two only.
     """
 
-    def __init__(self, folder: RunFolder, header: Mapping[str, str]) -> None:
+    def __init__(self, folder: RunFolder, header: Mapping[str, str], *, every: int = 0) -> None:
         self._folder = folder
         self._header = dict(header)
+        self._every = every
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint atomically and drop all but the newest two."""
+        """Write a checkpoint atomically and drop all but the newest two and those that are kept for a rollback."""
         tensors = {"weights": progress.weights}
         if progress.average is not None:
             tensors["average"] = progress.average
         tensors |= {f"optimizer.{name}": value for name, value in progress.optimizer.items()}
         path = self._folder.checkpoint(progress.round)
-        save_tensors(path, tensors, {**self._header, "round": str(progress.round)})
-        self._folder.prune_checkpoints(keep=2)
+        save_tensors(path, tensors, {**self._born(), **self._header, "round": str(progress.round)})
+        self._folder.prune_checkpoints(keep=2, every=self._every)
+
+    def _born(self) -> dict[str, str]:
+        """Return what a checkpoint says of its birth beside what must match on restore; nothing here."""
+        return {}
 
     def latest(self) -> Progress | None:
         """Return the newest checkpoint that is whole, or None.
@@ -78,7 +85,10 @@ class ProgressStore:
             IntegrityError: The newest whole checkpoint belongs to another study, model or round.
         """
         torn: IntegrityError | None = None
+        undoing = unfinished(self._folder)
         for path in self._folder.checkpoints_newest_first():
+            if undoing is not None and self._folder.round_of(path) > undoing.back_to:
+                continue  # a rollback was announced; whoever claims the folder next removes it
             try:
                 tensors, header = load_tensors(path)
             except IntegrityError as error:

@@ -43,7 +43,7 @@ class Ask:
         round: One-based.
         attempt: One-based.
         parameters: Length of an update.
-        steps: Private steps each site was told to take.
+        steps: Noised sums each site was told to make, as the plan charges them.
         weights: SHA-256 of the weights sent, hex.
     """
 

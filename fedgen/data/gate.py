@@ -16,9 +16,15 @@ from fedgen.data.growing import GrowingArray
 from fedgen.errors import Code, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from fedgen.data.encoded import EncodedTable
     from fedgen.policy.consent import Decision
     from fedgen.schema.codec import Codes
+
+    Subjects = NDArray[np.bytes_]
 
 _TOKEN: Final = object()
 _CHUNK_ROWS: Final = 65_536
@@ -32,19 +38,28 @@ class PermittedTable:
 
     Attributes:
         codes: Shape ``(n, width)``, read-only.
+        subjects: Whose each of these rows is, shape ``(n,)``, read-only; None where the table does not say.
         excluded: Reason to the exact number of rows left out. It stays at the site.
 
     Raises:
         TypeError: It is made by anybody else.
     """
 
-    __slots__ = ("_codes", "_excluded")
+    __slots__ = ("_codes", "_excluded", "_subjects")
 
-    def __init__(self, codes: Codes, excluded: dict[str, int], *, token: object = None) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        excluded: dict[str, int],
+        subjects: Callable[[], Subjects | None] = lambda: None,
+        *,
+        token: object = None,
+    ) -> None:
         if token is not _TOKEN:
             raise TypeError("a PermittedTable is made by fedgen.data.gate.permit only")
         self._codes = codes
         self._excluded = excluded
+        self._subjects = subjects
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("a PermittedTable is made by fedgen.data.gate.permit only")
@@ -59,6 +74,11 @@ class PermittedTable:
     def codes(self) -> Codes:
         """The rows' codes."""
         return self._codes
+
+    @property
+    def subjects(self) -> Subjects | None:
+        """Whose each row is; taken from the table when asked, because only some studies need it."""
+        return self._subjects()
 
     @property
     def excluded(self) -> dict[str, int]:
@@ -104,7 +124,18 @@ def permit(table: EncodedTable, decision: Decision | None, *, min_cohort: int) -
         hint = f"the site asks for {min_cohort} persons"
         raise Refused("too few persons to hide among", code=Code.COHORT_TOO_SMALL, hint=hint)
     excluded = {} if decision is None else dict(decision.reasons)
-    return PermittedTable(_take(table.codes, chosen), excluded, token=_TOKEN)
+    return PermittedTable(
+        _take(table.codes, chosen), excluded, lambda: _whose(table.subjects, chosen), token=_TOKEN
+    )
+
+
+def _whose(subjects: Subjects | None, chosen: np.ndarray[Any, Any] | None) -> Subjects | None:
+    """Return the subjects of the chosen rows, read-only."""
+    if subjects is None:
+        return None
+    result = subjects[:] if chosen is None else subjects[chosen]
+    result.setflags(write=False)
+    return result
 
 
 def _reaches(table: EncodedTable, chosen: np.ndarray[Any, Any] | None, least: int) -> bool:

@@ -1,8 +1,8 @@
 """Tests a user can run on the study's own model and engine, before any budget is spent.
 
-Two claims carry every guarantee of DP-SGD: one row moves the sum by at most C, and the noise has the scale that was
-charged for. Both are checked from outside, with stated error rates, and each check comes with a control that must
-fail; a check that cannot fail proves nothing.
+Two claims carry every guarantee of DP-SGD: one unit (a row, or all rows of a person) moves the sum by at most C, and
+the noise has the scale that was charged for. Both are checked from outside, with stated error rates, and each check
+comes with a control that must fail; a check that cannot fail proves nothing.
 
 Source: a chi-square test of variance, in its two-sided form.
 """
@@ -57,9 +57,9 @@ class SelfTest:
 
     Attributes:
         clip: The bound C.
-        moved: How far one extreme row moved the clipped sum.
-        unclipped: How far it would have moved the sum without clipping: the control, which must exceed C.
-        rows: How many other rows took part.
+        moved: How far one extreme unit moved the clipped sum.
+        unclipped: How far it would have moved the sum without its bound: the control, which must exceed C.
+        rows: How many other rows, or sites, took part.
         noise: The noise as it is.
         control: The same noise, 10 % too small, which must not pass.
     """
@@ -73,7 +73,7 @@ class SelfTest:
 
     @property
     def bounded(self) -> bool:
-        """True if the clipped sum moved by at most C, rounding aside, where the unclipped one moved by more."""
+        """True if the bounded sum moved by at most C, rounding aside, where the other one moved by more."""
         return self.moved <= self.clip * (1.0 + _ROUNDING * (self.rows + 1)) and self.unclipped > self.clip
 
     @property
@@ -82,7 +82,14 @@ class SelfTest:
         return self.bounded and self.noise.passed and not self.control.passed
 
 
-def sensitivity(engine: Engine, loss: Callable[[Tensor], Tensor], rows: Tensor, outlier: Tensor) -> float:
+def sensitivity(
+    engine: Engine,
+    loss: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    outlier: Tensor,
+    *,
+    bounds: Tensor | None = None,
+) -> float:
     """Return how far the clipped sum moves when ``outlier`` joins ``rows``, noise off.
 
     Guarantees:
@@ -96,13 +103,14 @@ def sensitivity(engine: Engine, loss: Callable[[Tensor], Tensor], rows: Tensor, 
         engine: The engine under test.
         loss: One loss per row, repeatable: seed its generator anew in every call.
         rows: Shape ``(B, ...)``.
-        outlier: One row as extreme as its type allows, shape ``(1, ...)``.
+        outlier: One row as extreme as its type allows, shape ``(1, ...)``, or all rows of one person.
+        bounds: Norm bound of each row, the outlier's last; None for the engine's own.
     """
     both = torch.cat([rows, outlier])
     sums = []
     for last in (1.0, 0.0):
         sums.append(torch.zeros_like(engine.flat.vector))
-        engine.clipped_sum_(sums[-1], _last_weighted(loss, last), both)
+        engine.clipped_sum_(sums[-1], _last_weighted(loss, last, len(outlier)), both, bounds=bounds)
     return float((sums[0].double() - sums[1].double()).norm())
 
 
@@ -164,8 +172,12 @@ def selftest(
     *,
     noise: NoiseSource,
     std: float,
+    bounds: Tensor | None = None,
 ) -> SelfTest:
     """Check both claims, and that both controls fail; see :class:`SelfTest`.
+
+    The control of one row is its gradient without clipping. That of a person (``bounds``) is what people do instead:
+    each of her rows clipped by itself.
 
     Args:
         engine: The study's engine on the study's model.
@@ -174,26 +186,40 @@ def selftest(
         outlier: See :func:`sensitivity`.
         noise: Where the study's noise comes from; about forty thousand numbers are drawn and thrown away.
         std: The study's noise scale.
+        bounds: See :func:`sensitivity`.
     """
-    own = torch.zeros_like(engine.flat.vector)
-    engine.flat.add_gradient_(own, loss(torch.cat([rows, outlier]))[-1].sum())
+    if bounds is None:
+        own = torch.zeros_like(engine.flat.vector)
+        engine.flat.add_gradient_(own, loss(torch.cat([rows, outlier]))[-1].sum())
+        unclipped = float(own.double().norm())
+    else:
+        unclipped = sensitivity(engine, loss, rows, outlier)
+    right, wrong = noise_checks(noise, std)
     return SelfTest(
         clip=engine.clip,
-        moved=sensitivity(engine, loss, rows, outlier),
-        unclipped=float(own.double().norm()),
+        moved=sensitivity(engine, loss, rows, outlier, bounds=bounds),
+        unclipped=unclipped,
         rows=len(rows),
-        noise=check_noise_scale(lambda out: noise.add_normal_(out, std), std),
-        control=check_noise_scale(lambda out: noise.add_normal_(out, _CONTROL * std), std),
+        noise=right,
+        control=wrong,
     )
 
 
-def _last_weighted(loss: Callable[[Tensor], Tensor], last: float) -> Callable[[Tensor], Tensor]:
-    """Return ``loss`` with the last row's value multiplied by ``last``."""
+def noise_checks(noise: NoiseSource, std: float) -> tuple[NoiseCheck, NoiseCheck]:
+    """Return the check of this noise, and the control: the same noise 10 % too small, which must not pass."""
+    return (
+        check_noise_scale(lambda out: noise.add_normal_(out, std), std),
+        check_noise_scale(lambda out: noise.add_normal_(out, _CONTROL * std), std),
+    )
+
+
+def _last_weighted(loss: Callable[[Tensor], Tensor], last: float, count: int) -> Callable[[Tensor], Tensor]:
+    """Return ``loss`` with the values of the last ``count`` rows multiplied by ``last``."""
 
     def weighted(rows: Tensor) -> Tensor:
         losses = loss(rows)
         weight = torch.ones_like(losses)
-        weight[-1] = last
+        weight[-count:] = last
         return losses * weight
 
     return weighted

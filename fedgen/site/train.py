@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedgen.config.plan import site_noise_std
-from fedgen.privacy.plan import Evidence
-from fedgen.privacy.units import Trust
+from fedgen.privacy.units import Trust, Unit
 from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
@@ -17,7 +16,20 @@ if TYPE_CHECKING:
 
     from fedgen.dpsgd.noise import NoiseSource
     from fedgen.site.admit import Admission
-    from fedgen.training.learner import Learner
+    from fedgen.training.learner import Learner, Persons
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What a round may use.
+
+    Attributes:
+        codes: Permitted rows, shape ``(n, width)``.
+        persons: Whose each of them is, where the study protects persons; else None.
+    """
+
+    codes: np.ndarray
+    persons: Persons | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,7 @@ class LocalUpdate:
 def compute_update(
     learner: Learner,
     admission: Admission,
-    codes: np.ndarray,
+    rows: Rows,
     weights: torch.Tensor,
     noise: NoiseSource,
     generator: torch.Generator,
@@ -47,17 +59,26 @@ def compute_update(
         - In gradient exchange the result is a sum of clipped, Poisson-sampled gradients at fixed weights, plus
           the plan's noise for each step.
         - In update exchange the result is the change of the weights after noised steps only.
+        - With ``unit: site`` the result is the change of the weights after ordinary steps, bounded as a whole, plus
+          the plan's noise.
         - Sampling rate and noise depend on the study and the roster, never on how many rows are permitted.
+        - What the learner counted is what the plan charges, or nothing is returned.
+
+    Raises:
+        IntegrityError: ``fault``: the learner did something else than the plan charges; ``not-finite``: a site's
+            whole change is not.
     """
+    if admission.plan.unit is Unit.SITE:
+        return _whole_site(learner, admission, rows, weights, noise, generator)
     if admission.study.exchange == "gradient":
-        return _gradient(learner, admission, codes, weights, noise, generator)
-    return _local_steps(learner, admission, codes, weights, noise, generator)
+        return _gradient(learner, admission, rows, weights, noise, generator)
+    return _local_steps(learner, admission, rows, weights, noise, generator)
 
 
 def _gradient(
     learner: Learner,
     admission: Admission,
-    codes: np.ndarray,
+    rows: Rows,
     weights: torch.Tensor,
     noise: NoiseSource,
     generator: torch.Generator,
@@ -67,14 +88,14 @@ def _gradient(
     total = torch.zeros(learner.parameters)
     dropped = 0
     for _ in range(admission.study.study.training.local_steps):
-        dropped += _add_step_(total, learner, admission, codes, noise, generator)
-    return _charged(learner, admission, total, noise, dropped)
+        dropped += _add_step_(total, learner, admission, rows, noise, generator)
+    return _charged(learner, admission, total, dropped)
 
 
 def _local_steps(
     learner: Learner,
     admission: Admission,
-    codes: np.ndarray,
+    rows: Rows,
     weights: torch.Tensor,
     noise: NoiseSource,
     generator: torch.Generator,
@@ -84,51 +105,73 @@ def _local_steps(
     The optimizer starts fresh each round: a site keeps no state that a restart could lose.
     """
     learner.load_all_(weights)
-    study = admission.study.study
-    optimizer = LearnerOptimizer.of(learner, study.training.optimizer, public_steps=study.model.public_steps)
+    optimizer = _fresh_optimizer(learner, admission)
     buffer = torch.empty(learner.parameters)
     dropped = 0
     for _ in range(admission.study.study.training.local_steps):
         buffer.zero_()
-        dropped += _add_step_(buffer, learner, admission, codes, noise, generator)
+        dropped += _add_step_(buffer, learner, admission, rows, noise, generator)
         optimizer.step_(buffer.div_(admission.expected_batch), generator)
-    return _charged(learner, admission, learner.all_values().sub_(weights), noise, dropped)
+    return _charged(learner, admission, learner.all_values().sub_(weights), dropped)
+
+
+def _whole_site(
+    learner: Learner,
+    admission: Admission,
+    rows: Rows,
+    weights: torch.Tensor,
+    noise: NoiseSource,
+    generator: torch.Generator,
+) -> LocalUpdate:
+    """Take ordinary optimizer steps, then bound and noise the change as a whole."""
+    learner.load_all_(weights)
+    optimizer = _fresh_optimizer(learner, admission)
+    buffer = torch.empty(learner.parameters)
+    rate = admission.study.sample_rate
+    dropped = 0
+    for _ in range(admission.study.study.training.local_steps):
+        buffer.zero_()
+        dropped += learner.add_clear_sum_(
+            buffer, rows.codes, rate=rate, noise=noise, generator=generator
+        ).dropped
+        optimizer.step_(buffer.div_(admission.expected_batch), generator)
+    change = learner.noised_change(weights, noise_std=site_noise_std(admission.plan), noise=noise)
+    return _charged(learner, admission, change, dropped)
+
+
+def _fresh_optimizer(learner: Learner, admission: Admission) -> LearnerOptimizer:
+    study = admission.study.study
+    return LearnerOptimizer.of(learner, study.training.optimizer, public_steps=study.model.public_steps)
 
 
 def _add_step_(
     out: torch.Tensor,
     learner: Learner,
     admission: Admission,
-    codes: np.ndarray,
+    rows: Rows,
     noise: NoiseSource,
     generator: torch.Generator,
 ) -> int:
     """Add one step's clipped sum, and the noise the plan asks of a site; return how many rows were dropped."""
     return learner.add_noised_sum_(
         out,
-        codes,
+        rows.codes,
         rate=admission.study.sample_rate,
         noise_std=site_noise_std(admission.plan),
         noise=noise,
         generator=generator,
+        persons=rows.persons,
     ).dropped
 
 
-def _charged(
-    learner: Learner, admission: Admission, vector: torch.Tensor, noise: NoiseSource, dropped: int
-) -> LocalUpdate:
-    """Return what was computed; under local trust only if the engine did exactly what the plan charges.
+def _charged(learner: Learner, admission: Admission, vector: torch.Tensor, dropped: int) -> LocalUpdate:
+    """Return what was computed, if by its own count the learner did exactly what the plan charges.
 
     Under central trust the sum is clear and goes, sealed, to a coordinator that adds the noise.
     """
-    plan = admission.plan
+    plan, evidence = admission.plan, learner.evidence()
     if plan.trust is Trust.LOCAL:
-        evidence = Evidence(
-            steps=admission.study.study.training.local_steps,
-            q=admission.study.sample_rate,
-            clip=learner.clip,
-            noise_std=site_noise_std(plan),
-            private=noise.private,
-        )
         vector = plan.noised(vector, evidence).vector
+    else:
+        plan.check_bounded(evidence)
     return LocalUpdate(vector=vector, dropped=dropped)

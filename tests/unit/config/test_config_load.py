@@ -143,7 +143,7 @@ def _folder(path: Path) -> Path:
         ("rounds: 20", "rounds: 0", 13, "training.rounds"),
         ("lr: 1e-3", "lr: 0", 15, "training.optimizer.lr"),
         ("trust: local", "trust: distributed", 9, "privacy.trust"),
-        ("unit: record", "unit: person", 8, "privacy.unit"),
+        ("unit: record", "unit: family", 8, "privacy.unit"),
         ("study: one", "study: one\nstudy: two", 2, "study"),
         ("model:", "modell:", 6, "modell"),
     ],

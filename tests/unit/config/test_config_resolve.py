@@ -78,9 +78,9 @@ def test_every_default_is_filled_in() -> None:
     assert done.quorum == 2
     assert done.total_rows == 600
     assert [entry.name for entry in done.roster] == ["site-01", "site-02", "site-03"]
-    assert done.rows_of("site-02") == 200
+    assert done.sampled_of("site-02") == 200
     with pytest.raises(KeyError):
-        done.rows_of("site-04")
+        done.sampled_of("site-04")
 
 
 def test_writing_a_default_out_does_not_change_the_identity() -> None:

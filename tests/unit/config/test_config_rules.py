@@ -35,8 +35,6 @@ def refusal(**sections: dict[str, Any] | object) -> ConfigError:
     ("sections", "key"),
     [
         ({"privacy": {"trust": "distributed"}}, "privacy.trust"),
-        ({"privacy": {"unit": "person"}}, "privacy.unit"),
-        ({"privacy": {"unit": "site"}}, "privacy.unit"),
         ({"policy": {"packs": ["gdpr", "ccpa"]}}, "policy.packs"),
         ({"secagg": {"protocol": "full", "threshold": 6}}, "secagg"),
         ({"secagg": {}}, "secagg"),

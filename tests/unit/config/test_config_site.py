@@ -44,6 +44,35 @@ def test_nothing_that_limits_has_a_default(key: str) -> None:
     assert caught.value.key == key
 
 
+def test_a_year_may_be_left_to_the_life_of_the_data() -> None:
+    assert parse_site(SITE).ceilings.epsilon_per_year is None
+    data = copy.deepcopy(SITE)
+    data["ceilings"]["epsilon_per_year"] = 5.0
+    site = parse_site(data)
+    assert site.ceilings.epsilon_per_year == 5.0
+    assert parse_site(site.to_json()) == site
+
+
+@pytest.mark.parametrize(
+    ("year", "key", "word"), [(2.9, "epsilon_per_study", "a year"), (9.1, "epsilon_per_year", "the life")]
+)
+def test_a_year_lies_between_one_study_and_all(year: float, key: str, word: str) -> None:
+    data = copy.deepcopy(SITE)
+    data["ceilings"]["epsilon_per_year"] = year
+    with pytest.raises(ConfigError, match=word) as caught:
+        parse_site(data)
+    assert caught.value.key == f"ceilings.{key}"
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True])
+def test_a_ceiling_for_a_year_is_a_positive_number(value: object) -> None:
+    data = copy.deepcopy(SITE)
+    data["ceilings"]["epsilon_per_year"] = value
+    with pytest.raises(ConfigError) as caught:
+        parse_site(data)
+    assert caught.value.key == "ceilings.epsilon_per_year"
+
+
 @pytest.mark.parametrize("key", ["epsilon_per_study", "epsilon_life", "delta"])
 @pytest.mark.parametrize("value", [None, 0, -1, float("nan"), float("inf"), True])
 def test_a_ceiling_is_a_positive_number(key: str, value: object) -> None:

@@ -12,6 +12,8 @@ from support.federation import Desk, small_study
 from support.peers import Wires, honest, open_bureau
 
 from fedgen.api.bench import new_learner
+from fedgen.config.resolve import resolve
+from fedgen.config.study import parse_study
 from fedgen.coordinator.coordinator import new_run_id
 from fedgen.coordinator.transport import Answer
 from fedgen.dpsgd.noise import NoiseSource
@@ -135,6 +137,105 @@ def test_a_site_that_is_missing_lowers_the_expected_batch(tmp_path: Path) -> Non
     ended = open_bureau(tmp_path, desk, peers).run(Wires(peers))
     moved = new_learner(desk.study).all_values() - ended.progress.weights
     torch.testing.assert_close(moved, torch.full_like(moved, 1 / 20), atol=1e-6, rtol=0)
+
+
+# -- whole sites and persons ------------------------------------------------------------------------
+
+
+def _whole_sites(sites: int = 3, trust: str = "local", **sections: Any) -> Desk:
+    privacy = {"unit": "site", "trust": trust, "noise_multiplier": 4.0, "clip": 0.5}
+    return Desk(small_study(sites=sites, privacy=privacy, **sections))
+
+
+def _ones(peer: Peer, ask: Ask) -> list[bytes]:
+    return [peer.trained(ask, np.full(len(ask.body), 0.01))]
+
+
+@pytest.mark.parametrize("answering", [1, 2, 3])
+def test_whole_sites_weigh_alike_and_the_divisor_is_the_roster(tmp_path: Path, answering: int) -> None:
+    desk = _whole_sites(training={"rounds": 1, "quorum": 1, "local_steps": 3})
+    scripts = {
+        f"site_0{number}": _ones if number <= answering else lambda _peer, _ask: [] for number in (1, 2, 3)
+    }
+    peers = honest(desk, **scripts)
+    bureau = open_bureau(tmp_path, desk, peers)
+    assert set(bureau.coordinator._weights.values()) == {1.0}
+    ended = bureau.run(Wires(peers))
+    moved = ended.progress.weights - new_learner(desk.study).all_values()
+    torch.testing.assert_close(moved, torch.full_like(moved, answering * 0.01 / 3), atol=1e-6, rtol=0)
+
+
+def test_a_sites_size_is_not_in_the_mean_of_whole_sites() -> None:
+    desk = Desk(
+        resolve(
+            parse_study({**small_study(sites=2).study.to_json(), "privacy": _SITE_PRIVACY, "training": _TWO}),
+            schema=small_study().data_schema,
+            sizes=[10, 1000],
+        )
+    )
+    coordinator = _open_in_memory(open_bureau, desk)
+    assert coordinator._weights == {"site-01": 1.0, "site-02": 1.0}
+    assert len(set(coordinator._limits.values())) == 1
+
+
+_SITE_PRIVACY = {"unit": "site", "trust": "local", "noise_multiplier": 4.0, "delta": 1e-5, "clip": 0.5}
+_TWO = {"rounds": 2, "sample_rate": 0.5, "local_steps": 2}
+
+
+@pytest.mark.parametrize(("trust", "reach"), [("local", 0.5 * (1 + 10 * 4.0)), ("central", 0.5)])
+def test_no_value_of_a_whole_site_exceeds_its_bound_and_noise(
+    tmp_path: Path, trust: str, reach: float
+) -> None:
+    desk = _whole_sites(trust=trust, training={"rounds": 1, "quorum": 1})
+    inside = lambda peer, ask: [peer.trained(ask, np.full(len(ask.body), reach))]  # noqa: E731 - a script
+    beyond = lambda peer, ask: [peer.trained(ask, np.full(len(ask.body), reach * 1.001))]  # noqa: E731
+    peers = honest(desk, site_01=inside, site_02=beyond, site_03=inside)
+    bureau = open_bureau(tmp_path, desk, peers)
+    bureau.run(Wires(peers))
+    assert bureau.records[0].missing == {"site-02": str(Code.NOT_FINITE)}
+
+
+@pytest.mark.statistical
+def test_central_noise_on_whole_sites_has_the_scale_the_plan_charges(tmp_path: Path) -> None:
+    """Both errors are 1e-6, as for gradients: 12,660 draws see a scale 6 % off."""
+    desk = _whole_sites(sites=2, trust="central", training={"rounds": 60, "local_steps": 3})
+    seen: list[np.ndarray] = []
+
+    def script(peer: Peer, ask: Ask) -> list[bytes]:
+        if peer.name == "site-01":
+            seen.append(ask.body.astype(np.float64))
+        return _silent(peer, ask)
+
+    ended = _run(tmp_path, desk, script, noise=NoiseSource.insecure(11))
+    seen.append(ended.progress.weights.numpy().astype(np.float64))
+    noise = np.diff(np.array(seen), axis=0).ravel() * 2  # the sum was divided by two sites
+    assert len(noise) == 60 * 211
+    assert _p_value(noise, 4.0 * 0.5) > ALPHA
+    assert _p_value(noise * 0.94, 2.0) < ALPHA, "the test sees noise that is 6 % too small"
+
+
+def test_under_local_trust_nothing_is_added_to_whole_sites(tmp_path: Path) -> None:
+    desk = _whole_sites(training={"rounds": 3, "local_steps": 2})
+    ended = _run(tmp_path, desk, _silent)
+    assert torch.equal(ended.progress.weights, new_learner(desk.study).all_values())
+
+
+def test_persons_are_what_sites_weigh_by_and_what_a_sum_is_divided_by(tmp_path: Path) -> None:
+    privacy = {"unit": "person"}
+    weigh = Desk(small_study(sites=2, rows=70, persons=30, privacy=privacy, training={"local_steps": 2}))
+    assert _open_in_memory(open_bureau, weigh)._weights == {"site-01": 30.0, "site-02": 30.0}
+    desk = Desk(
+        small_study(
+            sites=2,
+            rows=70,
+            persons=30,
+            privacy=privacy,
+            training={"rounds": 1, "optimizer": {"name": "sgd", "lr": 1.0}},
+        )
+    )
+    ended = _run(tmp_path, desk, lambda peer, ask: [peer.trained(ask, np.ones(len(ask.body)))])
+    moved = new_learner(desk.study).all_values() - ended.progress.weights
+    torch.testing.assert_close(moved, torch.full_like(moved, 2 / 30), atol=1e-6, rtol=0)
 
 
 # -- averages, GANs, records ------------------------------------------------------------------------

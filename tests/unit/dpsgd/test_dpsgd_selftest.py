@@ -42,7 +42,7 @@ class GhostOfOpacus:
     def __init__(self, module: nn.Module, clip: float) -> None:
         self.flat, self.module, self.clip = FlatParameters(module), module, clip
 
-    def clipped_sum_(self, out, loss, rows):
+    def clipped_sum_(self, out, loss, rows, *, bounds=None):
         from opacus.grad_sample import GradSampleHooksFastGradientClipping
         from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
@@ -67,7 +67,7 @@ class Unclipped:
     def __init__(self, module: nn.Module, clip: float) -> None:
         self.flat, self.module, self.clip = FlatParameters(module), module, clip
 
-    def clipped_sum_(self, out, loss, rows):
+    def clipped_sum_(self, out, loss, rows, *, bounds=None):
         self.flat.add_gradient_(out, loss(rows).sum())
         return Clipped(len(rows), 0)
 
