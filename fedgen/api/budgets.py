@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fedgen.api.ledgers import COORDINATOR, ledgers_in
+from fedgen.api.ledgers import COORDINATOR, is_home, ledgers_in
 from fedgen.errors import Code, IntegrityError
+from fedgen.ledger.address import shown
 from fedgen.ledger.entries import Reserved
 from fedgen.ledger.verify import read, verify
 from fedgen.privacy.accountant import epsilon, epsilon_rdp
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from fedgen.ledger.address import Place
     from fedgen.privacy.events import Event
     from fedgen.runs.journal import RunRecord
 
@@ -38,6 +40,7 @@ class Recomputed:
         ledger: Name of the ledger, see :func:`fedgen.api.ledgers.ledgers_in`.
         dataset: Identity of the data set.
         study_hash: The study, hex; None for all studies together.
+        unit: What is protected as a whole: ``record``, ``person`` or ``site``; other units are other figures.
         reservations: How many rounds were charged.
         pld: The bound by privacy loss distributions, infinite if there is none.
         rdp: The bound by Rényi differential privacy, infinite if there is none.
@@ -47,6 +50,7 @@ class Recomputed:
     ledger: str
     dataset: str
     study_hash: str | None
+    unit: str
     reservations: int
     pld: float
     rdp: float
@@ -131,22 +135,23 @@ def audit_budget(
 def contradicted(found: Audit, path: str | os.PathLike[str]) -> IntegrityError:
     """Return the error that names the first thing an audit found, and counts the rest."""
     more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
-    return IntegrityError(found.problems[0] + more, code=Code.LEDGER, where=str(path))
+    return IntegrityError(found.problems[0] + more, code=Code.LEDGER, where=shown(path))
 
 
 def recompute(
     path: str | os.PathLike[str], *, delta: float | None = None, relation: Relation | None = None
 ) -> Audit:
-    """Return every ε computed again from the events in a ledger, or in those of a run folder; never raises for them.
+    """Return every ε computed again from the events in a ledger, or in those of a folder; never raises for them.
 
     Guarantees:
-        - Per data set and study, and per data set over all studies; every reservation counts, settled or not.
+        - Per data set, study and unit, and per data set and unit over all studies; every reservation counts, settled
+          or not.
         - Believes nothing but the ledgers' events: neither a figure in a file nor a plan.
         - Opens no network and no file outside the path.
 
     Args:
-        path: A ledger, or a run folder.
-        delta: In (0, 1); without it that of the run's study, or 1e-5 for a ledger file.
+        path: A ledger, a run folder, or a folder of ledgers that studies share.
+        delta: In (0, 1); without it that of the run's study, or 1e-5 for a ledger or a folder of them.
         relation: Which data sets are neighbours; without it that of the run's study, or add-or-remove.
 
     Raises:
@@ -155,7 +160,7 @@ def recompute(
     """
     place = Path(path)
     record: RunRecord | None = None
-    if place.is_dir():
+    if place.is_dir() and not is_home(place):
         folder, study = open_run(place)
         delta = study.study.privacy.delta if delta is None else delta
         relation = Relation(study.study.privacy.relation) if relation is None else relation
@@ -164,10 +169,11 @@ def recompute(
     figures: list[Recomputed] = []
     problems: list[str] = []
     charged: dict[str, list[Reserved]] = {}
-    for name, ledger in ledgers_in(place).items():
+    for name, ledger in ledgers_in(path).items():
         report = verify(ledger)
         problems += [f"the ledger of {name} does not verify: {problem}" for problem in report.problems]
         charged[name] = [] if report.problems else _reserved(ledger)
+        problems += _mixed(name, charged[name])
         figures += _figures(name, charged[name], at, between)
     if record is None or record.outcome == "running":  # while it goes on, run.json lags behind the ledgers
         return Audit(tuple(figures), (), tuple(problems))
@@ -176,32 +182,48 @@ def recompute(
     return Audit(tuple(figures), claims, (*problems, *false, *_missing(record, charged)))
 
 
-def _reserved(ledger: Path) -> list[Reserved]:
+def _reserved(ledger: Place) -> list[Reserved]:
     """Return everything reserved in a ledger."""
     return [it.entry for it in read(ledger) if isinstance(it.entry, Reserved)]
 
 
 def _figures(name: str, charged: list[Reserved], delta: float, relation: Relation) -> list[Recomputed]:
-    """Return what a ledger's events cost, per data set and study, and per data set in total."""
-    groups: dict[tuple[str, str | None], list[Reserved]] = defaultdict(list)
+    """Return what a ledger's events cost, per data set and study, and per data set in total; each unit apart."""
+    groups: dict[tuple[str, str | None, str], list[Reserved]] = defaultdict(list)
     for entry in charged:
-        groups[entry.dataset, entry.study_hash].append(entry)
-        groups[entry.dataset, None].append(entry)
+        groups[entry.dataset, entry.study_hash, entry.unit].append(entry)
+        groups[entry.dataset, None, entry.unit].append(entry)
     figures = []
-    for (dataset, study), entries in sorted(groups.items(), key=lambda it: (it[0][0], it[0][1] or "~")):
+    in_order = sorted(groups.items(), key=lambda it: (it[0][0], it[0][1] or "~", it[0][2]))
+    for (dataset, study, unit), entries in in_order:
         counts = _counts(entries)
+        bound = epsilon(counts, delta, relation=relation)
         figures.append(
             Recomputed(
                 ledger=name,
                 dataset=dataset,
                 study_hash=study,
+                unit=unit,
                 reservations=len(entries),
-                pld=epsilon(counts, delta, relation=relation).epsilon,
+                pld=bound.epsilon if bound.accountant == "pld" else math.inf,
                 rdp=epsilon_rdp(counts, delta, relation=relation).epsilon,
                 delta=delta,
             )
         )
     return figures
+
+
+def _mixed(name: str, charged: list[Reserved]) -> list[str]:
+    """Name data sets that were charged per one unit and per another: what each protects does not add up."""
+    units: dict[str, set[str]] = defaultdict(set)
+    for entry in charged:
+        units[entry.dataset].add(entry.unit)
+    return [
+        f"the ledger of {name} charged data set {dataset[:8]} per {' and per '.join(sorted(of))}, "
+        "and what they cost cannot be added"
+        for dataset, of in sorted(units.items())
+        if len(of) > 1
+    ]
 
 
 def _counts(entries: Iterable[Reserved]) -> tuple[tuple[Event, int], ...]:

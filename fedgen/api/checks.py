@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedgen.api.allowance import allowance_of
 from fedgen.api.prepare import prepare
 from fedgen.config.plan import plan_of
 from fedgen.config.resolve import read_resolved
 from fedgen.errors import ConfigError
 from fedgen.privacy.statement import Statement, state
-from fedgen.privacy.units import Trust
+from fedgen.privacy.units import Trust, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fedgen.config.resolve import ResolvedStudy
+    from fedgen.api.allowance import Allowance
+    from fedgen.api.prepare import Prepared
+    from fedgen.config.resolve import ResolvedStudy, RosterEntry
     from fedgen.privacy.plan import PrivacyPlan
 
 
@@ -31,6 +34,8 @@ class Plan:
         parameters: Values in one update.
         bytes_per_round: What all sites together send in one round, about.
         warnings: What will work and may surprise, one sentence each.
+        allowance: What the data have left at the tightest site, before this study begins; None where nothing but the
+            study's own ε limits it, or where the study is that of a run folder.
     """
 
     study: ResolvedStudy
@@ -39,6 +44,7 @@ class Plan:
     parameters: int
     bytes_per_round: int
     warnings: tuple[str, ...]
+    allowance: Allowance | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -47,7 +53,8 @@ class Plan:
             "study": spec.study,
             "study_hash": self.study.study_hash,
             "model": spec.model.name,
-            "sites": [{"name": entry.name, "declared_rows": entry.rows} for entry in self.study.roster],
+            "unit": self.privacy.unit.value,
+            "sites": [_declared(entry) for entry in self.study.roster],
             "rounds": spec.training.rounds,
             "steps_per_round": self.privacy.steps_per_round,
             "exchange": self.study.exchange,
@@ -59,6 +66,7 @@ class Plan:
             "parameters": self.parameters,
             "bytes_per_round": self.bytes_per_round,
             "privacy": [statement.to_json() for statement in self.statements],
+            "budget": None if self.allowance is None else self.allowance.to_json(),
             "warnings": list(self.warnings),
         }
 
@@ -75,8 +83,18 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
     Raises:
         ConfigError: The study, its schema or its data is wrong.
+        BudgetExhausted: The study does not fit under a ceiling; the hint says what would.
+        IntegrityError: A ledger that the study shares cannot be read.
     """
-    resolved = resolved_of(study, overrides)
+    plan = examine(study, overrides)
+    if plan.allowance is not None and not plan.allowance.fits:
+        raise plan.allowance.refusal()
+    return plan
+
+
+def examine(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Return the plan of a study also where its data have too little left for it; else see :func:`check`."""
+    resolved, prepared = _resolved(study, overrides)
     plan = plan_of(resolved)
     event, steps = plan.event_per_round()
     spent = {entry.name: ((event, steps * plan.rounds),) for entry in resolved.roster}
@@ -89,11 +107,17 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
         parameters=parameters,
         bytes_per_round=4 * parameters * len(resolved.roster),
         warnings=tuple(_warnings(resolved, plan)),
+        allowance=None if prepared is None else allowance_of(prepared),
     )
 
 
 def resolved_of(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
     """Return a study resolved against its data, or the resolved study of a run folder as it stands."""
+    return _resolved(path, overrides)[0]
+
+
+def _resolved(path: str | Path, overrides: Sequence[str]) -> tuple[ResolvedStudy, Prepared | None]:
+    """Return a resolved study, and what it was resolved against unless it stood in a run folder."""
     from pathlib import Path
 
     text = Path(path).read_text(encoding="utf-8", errors="replace")[:4096] if Path(path).is_file() else ""
@@ -102,8 +126,14 @@ def resolved_of(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
             raise ConfigError(
                 "a resolved study cannot be changed", where=path, hint="use your own study file"
             )
-        return read_resolved(Path(path))
-    return prepare(path, overrides).resolved
+        return read_resolved(Path(path)), None
+    prepared = prepare(path, overrides)
+    return prepared.resolved, prepared
+
+
+def _declared(entry: RosterEntry) -> dict[str, Any]:
+    """Return what the roster says of a site, under the names that a user sees."""
+    return {f"declared_{name}" if name != "name" else name: value for name, value in entry.to_json().items()}
 
 
 def count_parameters(resolved: ResolvedStudy) -> int:
@@ -126,12 +156,20 @@ def _warnings(resolved: ResolvedStudy, plan: PrivacyPlan) -> list[str]:
             f"{len(small)} sites declare fewer rows than policy.min_cohort ({spec.policy.min_cohort}) "
             f"and will sit out: {', '.join(small[:5])}"
         )
+    unit = plan.unit.value
     if plan.expected_batch < 1:
-        notes.append("the expected batch is below one row: most steps will be noise only")
-    if plan.delta * resolved.total_rows > 1:
+        notes.append(f"the expected batch is below one {unit}: most steps will be noise only")
+    units = len(resolved.roster) if plan.unit is Unit.SITE else resolved.total_sampled
+    if plan.delta * units > 1:
         notes.append(
-            "delta is above one over the number of records: publishing one whole record would be allowed by it"
+            f"delta is above one over the number of {unit}s: publishing one whole {unit} would be allowed by it"
+        )
+    if plan.unit is Unit.SITE and plan.sigma > len(resolved.roster):
+        notes.append(
+            "the noise is larger than all sites' bounded updates together: unit site needs many sites or a larger "
+            "epsilon"
         )
     if spec.privacy.trust is Trust.CENTRAL:
-        notes.append("central trust: the coordinator sees every site's clear sum")
+        what = "update" if plan.unit is Unit.SITE else "sum"
+        notes.append(f"central trust: the coordinator sees every site's clear {what}")
     return notes

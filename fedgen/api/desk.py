@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from fedgen.coordinator.coordinator import Keys, new_run_id
 from fedgen.coordinator.progress import ProgressStore
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.keys import SealingKey, SigningKey
+from fedgen.ledger.checkpoint import beside
 from fedgen.ledger.entries import Admitted, Closed
 from fedgen.ledger.store import Ledger
+from fedgen.policy.calendar import microseconds_of, moment_of
+from fedgen.policy.retention import retain_until
 from fedgen.runs.atomic import storage, write_text
 from fedgen.runs.lines import read_lines
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from fedgen.runs.folder import RunFolder
 
 ORIGIN = "fedgen/simulated/coordinator"
+_KEPT_FOR_ROLLBACK = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,22 @@ def open_desk(folder: RunFolder) -> Desk:
     signing, sealing, identity = home / "signing.key", home / "sealing.key", home / "run"
     if not identity.exists():  # written last: a start that was killed before it is made anew
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (signing, sealing, folder.ledger):
+        for path in (signing, sealing, folder.ledger, beside(folder.ledger)):
             path.unlink(missing_ok=True)
         SigningKey.generate().save(signing)
         SealingKey.generate().save(sealing)
         write_text(identity, new_run_id() + "\n")
     keys = Keys(signing=SigningKey.load(signing), sealing=SealingKey.load(sealing))
     return Desk(keys=keys, run=identity.read_text(encoding="utf-8").strip())
+
+
+def rollback_step(study: ResolvedStudy) -> int:
+    """Return every how many rounds a checkpoint is kept for a rollback: about ten in a run; none without a consent log.
+
+    Without one nobody can be erased from a run, and a checkpoint of a large model is a large file.
+    """
+    spec = study.study
+    return 0 if spec.policy.consent is None else max(1, math.ceil(spec.training.rounds / _KEPT_FOR_ROLLBACK))
 
 
 def asked_rounds(folder: RunFolder) -> int:
@@ -72,7 +87,7 @@ class LoggedProgress(ProgressStore):
     def __init__(
         self, folder: RunFolder, header: dict[str, str], study: ResolvedStudy, plan: PrivacyPlan, desk: Desk
     ) -> None:
-        super().__init__(folder, header)
+        super().__init__(folder, header, every=rollback_step(study))
         self._study, self._plan, self._run = study.study_hash, plan, desk.run
         self._ledger = Ledger.open(folder.ledger, origin=ORIGIN, signing_key=desk.keys.signing, durable=False)
         self._ledger.append(Admitted(study_hash=self._study, run=self._run, dataset=f"study/{self._study}"))
@@ -98,6 +113,7 @@ class LoggedProgress(ProgressStore):
             attempt=attempt,
             event=event,
             count=count,
+            unit=self._plan.unit.value,
             check=lambda _spent: None,  # whether it may be spent is for the sites to say, not for who asks
         )
         return attempt
@@ -110,6 +126,13 @@ class LoggedProgress(ProgressStore):
             self._ledger.settle(self._receipt, sha256_hex(weights.tobytes()))
             self._receipt = None
 
+    def _born(self) -> dict[str, str]:
+        """Return when a checkpoint was made, in which run, and until when it may stay."""
+        now = datetime.now(UTC)
+        until = moment_of(retain_until(microseconds_of(now)))
+        return {"run": self._run, "created_at": now.isoformat(), "retain_until": until.isoformat()}
+
     def close_study(self, outcome: str, rounds: int) -> None:
-        """Write down how this process's part of the run ended."""
+        """Write down how this process's part of the run ended, and keep a checkpoint beside the log."""
         self._ledger.append(Closed(study_hash=self._study, run=self._run, outcome=outcome, rounds=rounds))
+        self._ledger.keep_checkpoint()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.crypto.keys import VerifyKey
 from fedgen.errors import ConfigError, UsageError
-from fedgen.ledger.checkpoint import Checkpoint
+from fedgen.ledger.address import Place, Server, ledgers_on, place_of
+from fedgen.ledger.checkpoint import Checkpoint, beside
 from fedgen.ledger.entries import Reserved, Settled
 from fedgen.ledger.verify import Report, read, verify
 from fedgen.privacy.events import to_json
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fedgen.privacy.units import Relation
 
 COORDINATOR: Final = "coordinator"
-KEPT: Final = ".checkpoint"
+_BOOK: Final = "dataset.json"  # what fedgen.api.homes writes into a folder of ledgers
 _KEY_MAX: Final = 4096
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -33,14 +34,14 @@ class Checked:
 
     Attributes:
         name: ``coordinator`` or ``site NAME`` in a run folder; else the name of the file.
-        path: The ledger.
+        path: The ledger: a file, or an address on a server, which shows no password.
         report: What was found.
         pinned: Whether the key came from elsewhere; else the one inside the ledger was believed.
         checkpoint: The checkpoint it was held against, or None.
     """
 
     name: str
-    path: Path
+    path: Place
     report: Report
     pinned: bool
     checkpoint: Path | None
@@ -78,6 +79,7 @@ class Line:
         attempt: One-based, or None.
         event: What one step did, as JSON values, or None.
         count: How many steps, or None.
+        unit: What the event protects as a whole, or None.
         settled: Whether what was reserved left the site; None for other entries.
         note: What else the entry says: a code, an outcome, an origin.
     """
@@ -93,6 +95,7 @@ class Line:
     attempt: int | None = None
     event: dict[str, Any] | None = None
     count: int | None = None
+    unit: str | None = None
     settled: bool | None = None
     note: str | None = None
 
@@ -107,14 +110,14 @@ def verify_ledger(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> tuple[Checked, ...]:
-    """Return what a check of a ledger, or of every ledger of a run folder, found.
+    """Return what a check of a ledger, or of every ledger of a run folder or a database, found.
 
     Guarantees:
-        - Reads only, and needs nothing but the file.
+        - Reads only, and needs nothing but the file, or the server that a URL names.
         - A checkpoint that lies beside a ledger, named like it with ``.checkpoint`` at the end, is held against it.
 
     Args:
-        path: A ledger, or a run folder.
+        path: A ledger, its URL, or a run folder.
         key: The public key it must be signed with, or a file with it: 64 hex digits. Of one ledger only.
         checkpoint: A file with a checkpoint kept elsewhere. Of one ledger only.
 
@@ -129,8 +132,7 @@ def verify_ledger(
     pinned = key if key is None or isinstance(key, VerifyKey) else read_key(key)
     found = []
     for name, place in ledgers.items():
-        beside = place.with_name(place.name + KEPT)
-        kept = Path(checkpoint) if checkpoint is not None else beside if beside.is_file() else None
+        kept = _kept(place) if checkpoint is None else Path(checkpoint)
         promise = None if kept is None else Checkpoint.read(kept)
         report = verify(place, pinned, checkpoint=promise)
         found.append(Checked(name, place, report, pinned=pinned is not None, checkpoint=kept))
@@ -138,7 +140,7 @@ def verify_ledger(
 
 
 def show_ledger(path: str | os.PathLike[str]) -> tuple[Line, ...]:
-    """Return every entry of a ledger, or of every ledger of a run folder, in order; checks nothing.
+    """Return every entry of a ledger, or of every ledger of a run folder or a database, in order; checks nothing.
 
     Raises:
         ConfigError: There is no ledger.
@@ -147,24 +149,58 @@ def show_ledger(path: str | os.PathLike[str]) -> tuple[Line, ...]:
     return tuple(line for name, place in ledgers_in(path).items() for line in _lines(name, place))
 
 
-def ledgers_in(path: str | os.PathLike[str]) -> dict[str, Path]:
-    """Return the ledgers at a path, by name: the file itself, or the coordinator's and each site's of a run folder.
+def export_ledger(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
+    """Copy a ledger into a new file for an auditor; see :func:`fedgen.ledger.export.export`.
+
+    Returns:
+        How many entries it has.
+
+    Raises:
+        ConfigError: There is no ledger, or something lies at ``out`` already.
+        IntegrityError: The ledger does not hold together.
+        UsageError: There are several ledgers.
+    """
+    from fedgen.ledger.export import export
+
+    ledgers = ledgers_in(path)
+    if len(ledgers) > 1:
+        raise UsageError("one ledger goes into one file", hint="name one of " + ", ".join(ledgers))
+    (place,) = ledgers.values()
+    return export(place, out)
+
+
+def ledgers_in(path: str | os.PathLike[str]) -> dict[str, Place]:
+    """Return the ledgers at a path, by name: the file itself, or the coordinator's and each site's of a folder.
 
     Raises:
         ConfigError: There is none.
     """
-    place = Path(path)
+    place = place_of(path)
+    if isinstance(place, Server):
+        found_there = {str(it.ledger): it for it in ledgers_on(place)}
+        if not found_there:
+            raise ConfigError("no ledger here", where=str(place))
+        return dict(found_there)
     if not place.is_dir():
         if not place.is_file():
             raise ConfigError("no ledger here", where=place)
         return {place.name: place}
     folder = RunFolder(place)
-    found = {COORDINATOR: folder.ledger} if folder.ledger.is_file() else {}
-    for ledger in sorted(place.glob("sites/*/ledger.db")):
+    found: dict[str, Place] = {COORDINATOR: folder.ledger} if folder.ledger.is_file() else {}
+    for ledger in sorted(place.glob("*/ledger.db" if is_home(place) else "sites/*/ledger.db")):
         found[f"site {ledger.parent.name}"] = ledger
     if not found:
-        raise ConfigError("no ledger in this folder", where=place, hint="name a run folder or a ledger file")
+        raise ConfigError(
+            "no ledger in this folder",
+            where=place,
+            hint="name a run folder, a folder of ledgers or a ledger file",
+        )
     return found
+
+
+def is_home(folder: Path) -> bool:
+    """Return whether a folder is one of ledgers that studies share, and not one run's."""
+    return not RunFolder(folder).study.exists() and (folder / _BOOK).is_file()
 
 
 def read_key(path: str | os.PathLike[str]) -> VerifyKey:
@@ -183,7 +219,13 @@ def read_key(path: str | os.PathLike[str]) -> VerifyKey:
     return VerifyKey(bytes.fromhex(text))
 
 
-def _lines(name: str, place: Path) -> list[Line]:
+def _kept(place: Place) -> Path | None:
+    """Return the checkpoint that lies beside a ledger's file, if there is one."""
+    found = beside(place) if isinstance(place, Path) else None
+    return found if found is not None and found.is_file() else None
+
+
+def _lines(name: str, place: Place) -> list[Line]:
     """Return the entries of one ledger as lines."""
     recorded = list(read(place))
     settled = {it.entry.reservation for it in recorded if isinstance(it.entry, Settled)}
@@ -191,7 +233,7 @@ def _lines(name: str, place: Path) -> list[Line]:
     for it in recorded:
         said = {field: getattr(it.entry, field) for field in it.entry.__slots__}
         notes = [said[field] for field in ("origin", "code", "outcome") if field in said]
-        common = ("dataset", "study_hash", "run", "round", "attempt", "count")
+        common = ("dataset", "study_hash", "run", "round", "attempt", "count", "unit")
         lines.append(
             Line(
                 ledger=name,

@@ -9,19 +9,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from fedgen.api.allowance import budgets_of
 from fedgen.api.bench import Bench
+from fedgen.api.homes import home_of, rules_of
 from fedgen.api.rehearsal import RehearsedSite, late_or_lost
 from fedgen.crypto.digest import sha256_hex
-from fedgen.crypto.keys import SigningKey
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.ledger.entries import Reserved
 from fedgen.ledger.store import Ledger
-from fedgen.messages import canonical
 from fedgen.policy.consent import ConsentLog
 from fedgen.site.account import Account
 from fedgen.site.incidents import IncidentLog
 from fedgen.site.memory import Memory
-from fedgen.site.rules import SiteRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from fedgen.api.prepare import Prepared
     from fedgen.privacy.events import Counts
+    from fedgen.report.model import SiteBudget
     from fedgen.runs.folder import RunFolder
 
 _OPEN_LEDGERS: Final = 64
@@ -58,7 +58,7 @@ class SimulatedSites:
 
     Args:
         prepared: Study, rows and cut.
-        folder: The run folder; a site's files lie in ``sites/<name>/``.
+        folder: The run folder; a site's files lie in ``sites/<name>/``, its key and ledger where its study says.
         coordinator: The coordinator's public signing key.
         many_processes: Whether the next message to a site may reach another process.
     """
@@ -77,10 +77,13 @@ class SimulatedSites:
         path = prepared.consent_path()
         self._consent = None if path is None else SharedConsent(path)
         self._names = [entry.name for entry in prepared.resolved.roster]
+        self._home = home_of(prepared, folder)
+        self._limits = self._home.limits(prepared)
+        self._known: dict[str, str] = {}
 
     def roster_keys(self) -> dict[str, bytes]:
         """Return each site's public key; keys that do not exist yet are made, at the site."""
-        return {name: _identity(self._folder.site(name)).public for name in self._names}
+        return {name: self._home.key(name).public for name in self._datasets}
 
     def door(self, number: int) -> Callable[[bytes], bytes]:
         """Return the ``handle`` of site ``number``."""
@@ -99,23 +102,28 @@ class SimulatedSites:
         study = self._prepared.resolved.study_hash
         charged: dict[str, Counts] = {}
         for name in self._names:
-            folder = self._folder.site(name)
-            if (folder / "ledger.db").exists():
-                with self._ledger_of(name, _identity(folder))() as ledger:
-                    charged[name] = ledger.spent(dataset_of(self._prepared, name), study)
-            else:
-                charged[name] = ()
+            charged[name] = ()
+            if self._home.ledger(name).exists():
+                with self._ledger_of(name)() as ledger:
+                    charged[name] = ledger.spent(self._datasets[name], study)
         return charged
+
+    def budgets(self) -> tuple[SiteBudget, ...]:
+        """Return what each site's data have spent over all studies, where the ledgers outlive the run."""
+        return budgets_of(self._prepared, self._home) if self._home.shared else ()
+
+    def copy_ledgers(self) -> None:
+        """Put a copy of each ledger that outlives the run into the run folder, as it is now."""
+        self._home.copy_ledgers(self._folder, self._names)
 
     def charged_rounds(self) -> dict[str, tuple[int, ...]]:
         """Return for each site every round its own ledger was charged for in this study, in order."""
         study = self._prepared.resolved.study_hash
         charged: dict[str, tuple[int, ...]] = {}
         for name in self._names:
-            folder = self._folder.site(name)
             charged[name] = ()
-            if (folder / "ledger.db").exists():
-                with self._ledger_of(name, _identity(folder))() as ledger:
+            if self._home.ledger(name).exists():
+                with self._ledger_of(name)() as ledger:
                     entries = (recorded.entry for recorded in ledger.entries())
                     charged[name] = tuple(
                         e.round for e in entries if isinstance(e, Reserved) and e.study_hash == study
@@ -132,23 +140,16 @@ class SimulatedSites:
 
     def _site(self, number: int) -> RehearsedSite:
         prepared, name = self._prepared, self._names[number]
-        folder = self._folder.site(name)
-        identity = _identity(folder)
-        rules = SiteRules(
-            name=name,
-            min_cohort=prepared.study.policy.min_cohort,
-            consent_required=self._consent is not None,
-            epsilon_life=prepared.study.simulation.ceiling,
-            delta=prepared.study.privacy.delta,
-            simulated=True,
-        )
+        dataset, folder = self._datasets[name], self._folder.site(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        rules = rules_of(prepared, self._limits, name)
         site = RehearsedSite(
             rules=rules,
-            identity=identity,
+            identity=self._home.key(name),
             coordinator=self._coordinator,
             table=functools.cache(lambda: prepared.site_table(number)),
             consent=self._consent,
-            account=Account(self._ledger_of(name, identity), dataset_of(prepared, name), rules),
+            account=Account(self._ledger_of(name), dataset, rules),
             bench=self._bench.lend,
             noise=self._noise(name),
             clock=self._clock(),
@@ -177,16 +178,24 @@ class SimulatedSites:
             return lambda _round: datetime.now(UTC)
         return lambda round_number: start + timedelta(seconds=step * round_number)
 
-    def _ledger_of(self, name: str, identity: SigningKey) -> Callable[[], AbstractContextManager[Ledger]]:
-        path = self._folder.site(name) / "ledger.db"
+    @property
+    def _datasets(self) -> dict[str, str]:
+        """Identity of each site's data set; keys, and what the folder remembers, are made when first asked for."""
+        if not self._known:
+            self._known = self._home.begin(self._prepared)
+        return self._known
+
+    def _ledger_of(self, name: str) -> Callable[[], AbstractContextManager[Ledger]]:
+        home = self._home
+        path, origin = home.ledger(name), f"fedgen/simulated/{name}"
+        key = functools.cache(lambda: home.key(name))
 
         @contextmanager
         def lend() -> Iterator[Ledger]:
             ledger = self._ledgers.pop(name, None)
             if ledger is None:
-                ledger = Ledger.open(
-                    path, origin=f"fedgen/simulated/{name}", signing_key=identity, durable=False
-                )
+                # What outlives its run must outlive a power cut too.
+                ledger = Ledger.open(path, origin=origin, signing_key=key(), durable=home.shared)
             try:
                 yield ledger
             finally:
@@ -197,20 +206,3 @@ class SimulatedSites:
                     self._ledgers.popitem(last=False)[1].close()
 
         return lend
-
-
-def dataset_of(prepared: Prepared, name: str) -> str:
-    """Return the identity of one simulated site's data set, hex."""
-    data = prepared.study.data.model_dump(mode="json", by_alias=True)
-    return sha256_hex(canonical({"data": data, "schema": prepared.schema.digest(), "site": name}))
-
-
-def _identity(folder: Path) -> SigningKey:
-    """Return a site's signing key, made at the site when it does not exist."""
-    path = folder / "identity.key"
-    if path.exists():
-        return SigningKey.load(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    key = SigningKey.generate()
-    key.save(path)
-    return key

@@ -1,8 +1,8 @@
-"""``fedgen ledger verify``, ``fedgen ledger show`` and ``fedgen audit budget``."""
+"""``fedgen ledger verify``, ``show`` and ``export``, and ``fedgen audit budget``."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedgen.api.budgets import Audit
     from fedgen.api.ledgers import Checked, Line
 
-LedgerPath = Annotated[Path, typer.Argument(metavar="PATH")]
+LedgerPath = Annotated[str, typer.Argument(metavar="PATH")]  # or a URL
 
 
 def register_ledger(app: typer.Typer) -> typer.Typer:
@@ -24,6 +24,7 @@ def register_ledger(app: typer.Typer) -> typer.Typer:
     group = _group("ledger", "Check and read a ledger, offline.")
     group.command("verify", cls=PlainHelp)(ledger_verify)
     group.command("show", cls=PlainHelp)(ledger_show)
+    group.command("export", cls=PlainHelp)(ledger_export)
     app.add_typer(group)
     return group
 
@@ -57,13 +58,14 @@ def ledger_verify(
 ) -> None:
     """Check hashes, chain, signatures and checkpoint of a ledger; offline, changes nothing."""
     from fedgen.api.ledgers import verify_ledger
+    from fedgen.ledger.address import shown
 
     checked = verify_ledger(path, key, checkpoint=checkpoint)
     document = {"ok": all(it.ok for it in checked), "ledgers": [it.to_json() for it in checked]}
     emit(document, as_json=json_, text="\n\n".join(_checked(it) for it in checked))
     problems = sum(len(it.report.problems) for it in checked)
     if problems:
-        say(f"fedgen: {path}: {problems} problems")
+        say(f"fedgen: {shown(path)}: {problems} problems")
         raise typer.Exit(IntegrityError.exit_code)
 
 
@@ -106,7 +108,8 @@ def _shown(line: Line) -> tuple[str, ...]:
     charged = line.note or ""
     if line.event is not None:
         numbers = ", ".join(f"{name} {value:.5g}" for name, value in line.event.items() if name not in _PARTS)
-        charged = f"{line.count} x {line.event['kind']} {numbers}" + ("" if line.settled else ", not settled")
+        charged = f"{line.count} x {line.event['kind']} {numbers} per {line.unit}"
+        charged += "" if line.settled else ", not settled"
     return (
         line.ledger,
         str(line.index),
@@ -120,6 +123,19 @@ def _shown(line: Line) -> tuple[str, ...]:
 
 
 _PARTS = {"kind", "parts"}
+
+
+def ledger_export(
+    path: LedgerPath,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The new file.")],
+    json_: Json = False,  # noqa: FBT002 - a command line flag
+    debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
+) -> None:
+    """Copy a ledger into a new file, entry for entry, to hand to an auditor."""
+    from fedgen.api.ledgers import export_ledger
+
+    entries = export_ledger(path, out)
+    emit({"out": str(out), "entries": entries}, as_json=json_, text=f"{out}: {entries:,} entries")
 
 
 def audit_budget(
@@ -145,12 +161,15 @@ def _audited(found: Audit) -> str:
     """Return what an audit found, in words."""
     from fedgen.privacy.statement import rounded_up
 
-    rows: list[tuple[str, ...]] = [("ledger", "data set", "study", "rounds", "bound", "by PLD", "by RDP")]
+    rows: list[tuple[str, ...]] = [
+        ("ledger", "data set", "study", "unit", "rounds", "bound", "by PLD", "by RDP")
+    ]
     rows += [
         (
             figure.ledger,
             figure.dataset[:20],
             "all together" if figure.study_hash is None else figure.study_hash[:8],
+            figure.unit,
             str(figure.reservations),
             figure.words(),
             rounded_up(figure.pld),

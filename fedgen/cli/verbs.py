@@ -9,9 +9,11 @@ import typer
 
 from fedgen.cli.help import PlainHelp
 from fedgen.cli.output import Progress, emit, say, table
-from fedgen.errors import ConfigError, UsageError
+from fedgen.errors import BudgetExhausted, ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from fedgen.api.allowance import Allowance
+    from fedgen.api.checks import Plan
     from fedgen.api.run import Run
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")]
@@ -54,14 +56,24 @@ def check(
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
-    """Validate a study and print its plan: sites, noise, what may be spent, rounds, bytes."""
-    from fedgen.api.checks import check as plan_of
+    """Validate a study and print its plan: sites, noise, what may be spent, what still fits, rounds, bytes."""
+    from fedgen.api.checks import examine
 
-    plan = plan_of(study, set_ or ())
+    plan = examine(study, set_ or ())
+    emit(plan.to_json(), as_json=json_, text="" if json_ else _planned(plan))
+    if not json_:
+        for warning in plan.warnings:
+            say(f"warning: {warning}")
+    if plan.allowance is not None and not plan.allowance.fits:
+        say(f"fedgen: {plan.allowance.refusal()}")
+        raise typer.Exit(BudgetExhausted.exit_code)
+
+
+def _planned(plan: Plan) -> str:
+    """Return the plan of a study, in words."""
+    from fedgen.report.words import UNITS
+
     document = plan.to_json()
-    if json_:
-        emit(document, as_json=True, text="")
-        return
     rows: list[tuple[str, ...]] = [
         ("study", f"{document['study']}  {document['study_hash'][:8]}"),
         ("model", f"{document['model']}, {plan.parameters:,} values in an update"),
@@ -70,24 +82,42 @@ def check(
             "rounds",
             f"{document['rounds']} of {document['steps_per_round']} steps, exchange {document['exchange']}",
         ),
+        ("protects", UNITS[document["unit"]]),
         ("sampling rate", f"{plan.privacy.q:.4g}, expected batch {plan.privacy.expected_batch:.4g}"),
         ("noise", f"multiplier {plan.privacy.sigma:.5g}, clip {plan.privacy.clip:g}"),
         ("traffic", f"about {plan.bytes_per_round / 1e6:.2f} MB to the coordinator in a round"),
     ]
-    sites = [("site", "declared rows")]
-    sites += [(entry.name, f"{entry.rows:,}") for entry in plan.study.roster[:_SHOWN]]
+    people = document["unit"] == "person"
+    sites: list[tuple[str, ...]] = [("site", "declared rows", *(["persons"] if people else []))]
+    sites += [
+        (entry.name, f"{entry.rows:,}", *([f"{entry.sampled:,}"] if people else []))
+        for entry in plan.study.roster[:_SHOWN]
+    ]
     more = len(plan.study.roster) - _SHOWN
     if more > 0:
-        sites.append((f"and {more} more", ""))
+        sites.append((f"and {more} more", *([""] * (len(sites[0]) - 1))))
     promises = [statement for statement in plan.statements if not statement.scope.startswith("site ")]
     text = "\n".join(
         [table(rows), "", table(sites), "", *(f"  {statement.sentence()}" for statement in promises)]
     )
     if plan.privacy.trust.value == "local":
         text += "\n  The same holds for each site by itself."
-    emit(document, as_json=False, text=text)
-    for warning in plan.warnings:
-        say(f"warning: {warning}")
+    return text if plan.allowance is None else f"{text}\n\n{_left(plan.allowance)}"
+
+
+def _left(allowance: Allowance) -> str:
+    """Return what the data have left at the tightest site, in words."""
+    every = f"all {allowance.rounds} rounds fit" if allowance.fits else allowance.hint or ""
+    count = allowance.studies
+    others = f"{count or 'no'} {'study' if count < 2 else 'studies'} before"  # noqa: PLR2004 - grammar
+    return table(
+        [
+            ("tightest site", f"{allowance.site}, of {allowance.sites}"),
+            ("spent so far", f"{allowance.spent_words()}; {others}"),
+            ("may be spent", allowance.ceilings_words()),
+            ("of this study", every),
+        ]
+    )
 
 
 _SHOWN = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fedgen.errors import BudgetExhausted, Code, IntegrityError
 from fedgen.ledger.entries import Admitted, Closed, Refused
@@ -11,11 +11,16 @@ from fedgen.privacy.budget import Ceiling, Request, Spent, decide
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from fedgen.ledger.store import Ledger, Receipt
+    from fedgen.privacy.budget import Scope
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.site.admit import Admission
     from fedgen.site.rules import SiteRules
+
+
+_NOTED_ATTEMPTS: Final = 64  # of one round; whoever asks more often fills no disk
 
 
 class Account:
@@ -25,17 +30,26 @@ class Account:
         - A round is reserved before it is computed; a crash leaves it charged.
         - What earlier studies spent on the same data counts against the ceiling for its life.
         - A round and attempt is reserved once; a stale or repeated one is refused before anything is spent.
+        - A message that is repeated adds no line to the ledger.
+        - When a study is over, a signed checkpoint of the ledger is kept; it is never ahead of the ledger.
 
     Args:
         ledger: Lends the site's ledger for the length of a block.
         dataset: Identity of the data set, hex.
         rules: The site's own limits.
+        checkpoint: Where checkpoints are kept; None means beside a ledger that is a file, and nowhere for a server's.
     """
 
     def __init__(
-        self, ledger: Callable[[], AbstractContextManager[Ledger]], dataset: str, rules: SiteRules
+        self,
+        ledger: Callable[[], AbstractContextManager[Ledger]],
+        dataset: str,
+        rules: SiteRules,
+        *,
+        checkpoint: Path | None = None,
     ) -> None:
         self._ledger = ledger
+        self._checkpoint = checkpoint
         self._dataset = dataset
         self._rules = rules
 
@@ -43,7 +57,7 @@ class Account:
         """Record an admission and return the last round of this study the data took part in, zero if none."""
         study = admission.study.study_hash
         with self._ledger() as ledger:
-            ledger.append(Admitted(study_hash=study, run=admission.run, dataset=self._dataset))
+            ledger.note(Admitted(study_hash=study, run=admission.run, dataset=self._dataset))
             return ledger.last_round(study, admission.run)
 
     def reserve(self, admission: Admission, round_number: int, attempt: int) -> Receipt:
@@ -51,7 +65,8 @@ class Account:
 
         Raises:
             IntegrityError: ``stale-round`` or ``replayed``.
-            BudgetExhausted: A ceiling of the study or of the site would be exceeded.
+            BudgetExhausted: A ceiling of the study or of the site would be exceeded, or the data were charged per
+                another unit before.
         """
         plan, study = admission.plan, admission.study.study_hash
         event, count = plan.event_per_round()
@@ -67,18 +82,16 @@ class Account:
                     event=event,
                     count=count,
                     check=lambda spent: self._check_budget(spent, plan),
+                    unit=plan.unit.value,
                 )
             except BudgetExhausted:
-                ledger.append(
-                    Refused(
-                        study_hash=study,
-                        run=admission.run,
-                        round=round_number,
-                        attempt=attempt,
-                        code=str(Code.BUDGET),
-                    )
-                )
+                _note_refusal(ledger, admission, round_number, attempt, Code.BUDGET)
                 raise
+
+    def refuse(self, admission: Admission, round_number: int, attempt: int, code: Code) -> None:
+        """Record that consent, cohort or policy said no to a round; once for each attempt that is not over."""
+        with self._ledger() as ledger:
+            _note_refusal(ledger, admission, round_number, attempt, code)
 
     def settle(self, receipt: Receipt, digest: str) -> None:
         """Record that what was reserved has left the site."""
@@ -86,12 +99,13 @@ class Account:
             ledger.settle(receipt, digest)
 
     def close_study(self, admission: Admission, outcome: str, rounds: int) -> None:
-        """Record that a study is over."""
+        """Record that a study is over, and keep a checkpoint of the ledger; again changes nothing."""
         entry = Closed(
             study_hash=admission.study.study_hash, run=admission.run, outcome=outcome, rounds=rounds
         )
         with self._ledger() as ledger:
-            ledger.append(entry)
+            ledger.note(entry)
+            ledger.keep_checkpoint(self._checkpoint)
 
     def _check_fresh(self, ledger: Ledger, admission: Admission, round_number: int, attempt: int) -> None:
         last, last_attempt = ledger.last_attempt(admission.study.study_hash, admission.run)
@@ -106,6 +120,13 @@ class Account:
         decide(spent, Request(event=event, per_round=count), ceilings_of(plan, self._rules))
 
 
+def _note_refusal(ledger: Ledger, admission: Admission, round_number: int, attempt: int, code: Code) -> None:
+    """Record a refusal of a round that the study has, or of the first one too many, and of an attempt within reason."""
+    if round_number <= admission.plan.rounds + 1 and attempt <= _NOTED_ATTEMPTS:
+        study = admission.study.study_hash
+        ledger.note(Refused(study, admission.run, round_number, attempt, str(code)))
+
+
 def ceilings_of(plan: PrivacyPlan, rules: SiteRules) -> tuple[Ceiling, ...]:
     """Return every limit on a study at a site: the study's own, and the site's where it has them.
 
@@ -113,8 +134,11 @@ def ceilings_of(plan: PrivacyPlan, rules: SiteRules) -> tuple[Ceiling, ...]:
     """
     own = plan.epsilon_allowed if plan.epsilon_allowed is not None else plan.epsilon_of(plan.rounds)
     limits = [Ceiling(epsilon=own, delta=plan.delta, scope="study", relation=plan.relation)]
-    if rules.epsilon_per_study is not None:
-        limits.append(Ceiling(rules.epsilon_per_study, rules.delta or plan.delta, "study", plan.relation))
-    if rules.epsilon_life is not None:
-        limits.append(Ceiling(rules.epsilon_life, rules.delta or plan.delta, "data", plan.relation))
+    site: tuple[tuple[float | None, Scope], ...] = (
+        (rules.epsilon_per_study, "study"),
+        (rules.epsilon_per_year, "year"),
+        (rules.epsilon_life, "data"),
+    )
+    delta = rules.delta or plan.delta
+    limits += [Ceiling(most, delta, scope, plan.relation) for most, scope in site if most is not None]
     return tuple(limits)

@@ -28,19 +28,19 @@ class Admission:
         plan: The privacy plan as computed by the site itself.
         run: Identity of the run.
         coordinator_sealing_key: Where updates are sealed to.
-        rows: The size the roster declares for this site; public.
+        sampled: How many persons (with ``unit: person``) or rows the roster declares for this site; public.
     """
 
     study: ResolvedStudy
     plan: PrivacyPlan
     run: str
     coordinator_sealing_key: bytes
-    rows: int
+    sampled: int
 
     @property
     def expected_batch(self) -> float:
-        """Expected rows of one step at this site, by declaration."""
-        return self.study.sample_rate * self.rows
+        """Expected persons or rows of one step at this site, by declaration."""
+        return self.study.sample_rate * self.sampled
 
 
 def admit(join: Join, rules: SiteRules) -> Admission:
@@ -48,8 +48,8 @@ def admit(join: Join, rules: SiteRules) -> Admission:
 
     Guarantees:
         - The study's hash is recomputed from its text; the plan (σ, q, ε) is recomputed from the study.
-        - The study's total ε stays within the site's ceiling for one study, or it is refused before anything is
-          spent; the ceiling for the life of the data is held round by round.
+        - The study's total ε stays within every ceiling of the site, or it is refused before anything is spent;
+          what other studies spend on the same data is counted round by round.
         - The schema is the site's own, byte for byte.
         - Something can be sealed to the coordinator's key.
 
@@ -60,7 +60,7 @@ def admit(join: Join, rules: SiteRules) -> Admission:
     """
     study = _parse(join)
     try:
-        rows = study.rows_of(rules.name)
+        sampled = study.sampled_of(rules.name)
     except KeyError:
         raise Refused("the study's roster does not name this site", code=Code.STUDY_REFUSED) from None
     _check_terms(study, rules)
@@ -71,7 +71,7 @@ def admit(join: Join, rules: SiteRules) -> Admission:
         plan=plan,
         run=join.run,
         coordinator_sealing_key=_sealing_key(join),
-        rows=rows,
+        sampled=sampled,
     )
 
 
@@ -107,14 +107,19 @@ def _check_terms(study: ResolvedStudy, rules: SiteRules) -> None:
 
 
 def _check_ceilings(plan: PrivacyPlan, rules: SiteRules) -> None:
-    """Refuse a study that would spend more than the site ever allows to one study, or at a larger δ."""
+    """Refuse a study that would spend more than a ceiling of the site ever allows, or at a larger δ."""
     if rules.delta is not None and plan.delta > rules.delta:
         raise Refused("the study's delta is larger than this site's", code=Code.STUDY_REFUSED)
-    ceiling = rules.epsilon_per_study
-    if ceiling is not None and plan.epsilon_of(plan.rounds) > ceiling:
-        raise BudgetExhausted(
-            "the study may spend more than this site's ceiling for one study",
-            where=rules.name,
-            key="ceilings.epsilon_per_study",
-            hint="lower privacy.epsilon or ask the site to raise its ceiling",
-        )
+    ceilings = (
+        ("epsilon_per_study", rules.epsilon_per_study, "one study"),
+        ("epsilon_per_year", rules.epsilon_per_year, "one year"),
+        ("epsilon_life", rules.epsilon_life, "the life of its data"),
+    )
+    for key, most, what in ceilings:
+        if most is not None and plan.epsilon_of(plan.rounds) > most:
+            raise BudgetExhausted(
+                f"the study may spend more than this site's ceiling for {what}",
+                where=rules.name,
+                key=f"ceilings.{key}",
+                hint="lower privacy.epsilon or ask the site to raise its ceiling",
+            )

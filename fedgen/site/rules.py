@@ -14,8 +14,9 @@ class SiteRules:
         min_cohort: With fewer permitted rows the site sits a round out.
         consent_required: Whether a missing consent log means no.
         epsilon_per_study: Most that one study may spend; None only in a simulation.
+        epsilon_per_year: Most that all studies together may spend on this data in any 365 days, or None.
         epsilon_life: Most that all studies together may spend on this data; None only in a simulation.
-        delta: The δ at which both hold; None only in a simulation.
+        delta: The δ at which all of them hold; None only in a simulation.
         simulated: Whether ``insecure_seed`` may be obeyed; never in a deployment.
         schema_digest: The only schema the site serves, or None for any.
         purposes: The purposes the site serves, or None for any.
@@ -25,6 +26,7 @@ class SiteRules:
     min_cohort: int
     consent_required: bool
     epsilon_per_study: float | None = None
+    epsilon_per_year: float | None = None
     epsilon_life: float | None = None
     delta: float | None = None
     simulated: bool = False

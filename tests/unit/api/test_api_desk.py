@@ -10,10 +10,12 @@ from support.federation import small_study
 from support.ledgers import entries, reserved, settled
 
 from fedgen.api.desk import LoggedProgress, asked_rounds, open_desk
+from fedgen.api.ledgers import verify_ledger
 from fedgen.config.plan import plan_of
 from fedgen.coordinator.progress import Progress
 from fedgen.crypto.digest import sha256_hex
 from fedgen.errors import IntegrityError
+from fedgen.ledger.checkpoint import Checkpoint
 from fedgen.ledger.entries import Closed, Settled
 from fedgen.runs.folder import RunFolder
 
@@ -68,6 +70,9 @@ def test_a_model_is_settled_with_its_digest(folder: RunFolder) -> None:
     (entry,) = (entry for entry in entries(folder.ledger) if isinstance(entry, Settled))
     assert entry.digest == sha256_hex(weights.numpy().astype("<f4").tobytes())
     assert isinstance(entries(folder.ledger)[-1], Closed)
+    (checked,) = verify_ledger(folder.ledger)
+    assert (checked.ok, checked.checkpoint) == (True, folder.root / "ledger.db.checkpoint")
+    assert Checkpoint.read(folder.root / "ledger.db.checkpoint").size == len(entries(folder.ledger))
 
 
 def test_a_crashed_attempt_stays_in_the_log_and_is_counted(folder: RunFolder) -> None:
@@ -94,3 +99,13 @@ def test_a_log_of_another_key_is_refused(folder: RunFolder) -> None:
     folder.ledger.write_bytes(ledger)
     with pytest.raises(IntegrityError, match="another key"):
         _store(folder)
+
+
+def test_a_start_made_anew_is_not_held_against_the_checkpoint_of_the_old_one(folder: RunFolder) -> None:
+    with _store(folder) as store:
+        store.close_study("interrupted", 0)
+    (folder.root / "coordinator" / "run").unlink()
+    with _store(folder):
+        pass
+    (checked,) = verify_ledger(folder.ledger)
+    assert (checked.ok, checked.checkpoint) == (True, None)

@@ -12,7 +12,7 @@ from support.studies import write_consent, write_study
 from fedgen.api import sites as room
 from fedgen.api.desk import open_desk
 from fedgen.api.prepare import Prepared, prepare
-from fedgen.api.sites import SharedConsent, SimulatedSites, dataset_of
+from fedgen.api.sites import SharedConsent, SimulatedSites
 from fedgen.errors import DataError
 from fedgen.runs.folder import RunFolder
 
@@ -61,17 +61,13 @@ def test_nothing_is_spent_before_anything_was_asked(sites: SimulatedSites) -> No
     assert sites.charged_rounds() == {"site-01": (), "site-02": (), "site-03": ()}
 
 
-def test_a_data_set_has_another_identity_at_each_site(prepared: Prepared) -> None:
-    assert len({dataset_of(prepared, f"site-0{number}") for number in (1, 2, 3)}) == 3
-
-
 def test_few_ledgers_are_open_at_once_and_all_are_closed(
     sites: SimulatedSites, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(room, "_OPEN_LEDGERS", 1)
+    sites.roster_keys()
     for name in ("site-01", "site-02", "site-03"):
-        identity = room._identity(tmp_path / "run" / "sites" / name)
-        with sites._ledger_of(name, identity)() as ledger:
+        with sites._ledger_of(name)() as ledger:
             assert ledger.head.index == 0
     assert list(sites._ledgers) == ["site-03"]
     sites.close()
@@ -80,7 +76,8 @@ def test_few_ledgers_are_open_at_once_and_all_are_closed(
 
 
 def test_a_fault_while_a_ledger_is_lent_gives_it_back(sites: SimulatedSites, tmp_path: Path) -> None:
-    lend = sites._ledger_of("site-01", room._identity(tmp_path / "run" / "sites" / "site-01"))
+    sites.roster_keys()
+    lend = sites._ledger_of("site-01")
     with pytest.raises(RuntimeError), lend() as first:
         raise RuntimeError
     with lend() as again:
@@ -89,7 +86,8 @@ def test_a_fault_while_a_ledger_is_lent_gives_it_back(sites: SimulatedSites, tmp
 
 
 def test_two_at_once_on_one_ledger_leave_one_open(sites: SimulatedSites, tmp_path: Path) -> None:
-    lend = sites._ledger_of("site-01", room._identity(tmp_path / "run" / "sites" / "site-01"))
+    sites.roster_keys()
+    lend = sites._ledger_of("site-01")
     with lend() as first, lend() as second:
         assert first is not second
     with pytest.raises(ValueError, match="closed"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,8 @@ from support.federation import DATASET, Desk, ledger_at, small_study
 
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import BudgetExhausted, Code, IntegrityError
-from fedgen.privacy.units import Relation
+from fedgen.ledger.checkpoint import Checkpoint
+from fedgen.privacy.units import Relation, Unit
 from fedgen.site.account import Account, ceilings_of
 from fedgen.site.admit import Admission, admit
 from fedgen.site.rules import SiteRules
@@ -185,10 +187,16 @@ def test_ceilings_are_the_studys_and_the_sites(tmp_path: Path) -> None:
         Relation.ADD_OR_REMOVE,
     )
     strict = SiteRules(
-        name="s", min_cohort=1, consent_required=False, epsilon_per_study=9.0, epsilon_life=20.0, delta=1e-6
+        name="s",
+        min_cohort=1,
+        consent_required=False,
+        epsilon_per_study=9.0,
+        epsilon_per_year=12.0,
+        epsilon_life=20.0,
+        delta=1e-6,
     )
     limits = {(c.scope, c.epsilon, c.delta) for c in ceilings_of(plan, strict)}
-    assert limits == {("study", own, 1e-5), ("study", 9.0, 1e-6), ("data", 20.0, 1e-6)}
+    assert limits == {("study", own, 1e-5), ("study", 9.0, 1e-6), ("year", 12.0, 1e-6), ("data", 20.0, 1e-6)}
 
 
 def test_a_disk_that_fails_while_reserving_leaves_nothing_spent(tmp_path: Path) -> None:
@@ -212,3 +220,39 @@ def test_a_disk_that_fails_while_reserving_leaves_nothing_spent(tmp_path: Path) 
 
 def _no_room(*_args: object, **_kwargs: object) -> None:
     raise OSError(28, "no room")
+
+
+def test_a_round_is_charged_per_the_studys_unit_and_another_unit_is_refused(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    record = books.admit(small_study())
+    person = replace(record, plan=replace(record.plan, unit=Unit.PERSON), run="33" * 32)
+    books.account.reserve(person, 1, 1)
+    assert books.last().unit == "person"
+    with pytest.raises(BudgetExhausted, match="was charged per person before"):
+        books.account.reserve(record, 1, 1)
+    refused = books.last()
+    assert (refused.kind, refused.run, refused.code) == ("refused", record.run, "budget")
+    books.account.reserve(person, 2, 1)
+
+
+def test_a_refusal_is_recorded_once_and_within_reason(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    admission = books.admit(small_study(training={"rounds": 2}))
+    for number, attempt in [(1, 1), (1, 1), (1, 64), (1, 65), (3, 1), (4, 1)]:
+        books.account.refuse(admission, number, attempt, Code.CONSENT)
+    with books.ledger() as ledger:
+        written = [recorded.entry for recorded in ledger.entries()][1:]
+    assert [(it.round, it.attempt, it.code) for it in written] == [
+        (1, 1, "consent"), (1, 64, "consent"), (3, 1, "consent"),
+    ]  # fmt: skip
+
+
+def test_the_end_of_a_study_leaves_a_checkpoint_where_it_is_told(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    admission = books.admit(small_study())
+    books.account.close_study(admission, "completed", 0)
+    assert Checkpoint.read(tmp_path / "ledger.db.checkpoint").size == 2
+    account = Account(books.ledger, DATASET, books.rules, checkpoint=tmp_path / "kept")
+    account.close_study(admission, "completed", 0)
+    assert Checkpoint.read(tmp_path / "kept").size == 2
+    assert books.kinds() == ["opened", "closed"]

@@ -28,7 +28,7 @@ def test_the_plan_and_sizes_are_the_sites_own_reckoning() -> None:
     admission = _admit(desk)
     assert admission.study == desk.study
     assert admission.run == desk.run
-    assert admission.rows == 40
+    assert admission.sampled == 40
     assert admission.expected_batch == 10
     assert (admission.plan.q, admission.plan.sigma, admission.plan.rounds) == (0.25, 1.0, 3)
     assert admission.coordinator_sealing_key == desk.sealing.public
@@ -115,6 +115,17 @@ def test_a_study_that_may_spend_more_than_one_study_may_is_refused() -> None:
     assert _admit(desk, epsilon_per_study=cost, delta=1e-5).plan.epsilon_of(3) == cost
     with pytest.raises(BudgetExhausted) as error:
         _admit(desk, epsilon_per_study=0.99 * cost, delta=1e-5)
+    assert _code(error) is Code.BUDGET
+
+
+@pytest.mark.parametrize("key", ["epsilon_per_study", "epsilon_per_year", "epsilon_life"])
+def test_a_study_that_no_ceiling_would_ever_allow_is_refused_in_advance(key: str) -> None:
+    desk = Desk(small_study())
+    cost = _admit(desk).plan.epsilon_of(3)
+    assert _admit(desk, **{key: cost}, delta=1e-5).plan.epsilon_of(3) == cost
+    with pytest.raises(BudgetExhausted) as error:
+        _admit(desk, **{key: 0.99 * cost}, delta=1e-5)
+    assert error.value.key == f"ceilings.{key}"
     assert _code(error) is Code.BUDGET
 
 
