@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 REQUIRED: Final = ("subject", "purpose", "status", "recorded_at")
 OPTIONAL: Final = ("effective_at", "expires_at")
 _COLUMNS: Final = (*REQUIRED, *OPTIONAL)
+_TEXTS: Final = (
+    *_COLUMNS, "explicit", "given_by", "notice_id", "notice_version", "method", "scope", "exception",
+    "after_conflict_notice", "birth_date", "residence", "timezone",
+)  # fmt: skip
 _STATUS: Final = {status.name.lower(): status for status in Status}
 
 
@@ -49,18 +53,26 @@ def parse(content: bytes, where: Path) -> Events:
     Raises:
         DataError: See :meth:`fedgen.policy.consent.ConsentLog.read`.
     """
-    name = where.name.lower()
-    if name.endswith((".csv", ".csv.gz")):
-        table = _csv(content, where)
-    elif name.endswith(".parquet"):
-        table = _parquet(content, where)
-    elif name.endswith(".jsonl"):
-        table = _json_lines(content, where)
-    else:
-        hint = "use .csv, .csv.gz, .parquet or .jsonl"
-        raise DataError("a consent log of an unknown kind", where=where, hint=hint)
+    table = table_of(content, where)
     _check_columns(table.column_names, where)
     return _events(table, str(where))
+
+
+def table_of(content: bytes, where: Path) -> pa.Table:
+    """Return the columns of a CSV, Parquet or JSON Lines file, whatever they are called; texts, or Parquet's own types.
+
+    Raises:
+        DataError: The file is of another kind, or not a readable one.
+    """
+    name = where.name.lower()
+    if name.endswith((".csv", ".csv.gz")):
+        return _csv(content, where)
+    if name.endswith(".parquet"):
+        return _parquet(content, where)
+    if name.endswith(".jsonl"):
+        return _json_lines(content, where)
+    hint = "use .csv, .csv.gz, .parquet or .jsonl"
+    raise DataError("a consent log of an unknown kind", where=where, hint=hint)
 
 
 def _csv(content: bytes, where: Path) -> pa.Table:
@@ -81,7 +93,7 @@ def _csv(content: bytes, where: Path) -> pa.Table:
             read_options=csv.ReadOptions(use_threads=False, block_size=1 << 24),
             parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
             convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(_COLUMNS, pa.string()), strings_can_be_null=True, null_values=[""]
+                column_types=dict.fromkeys(_TEXTS, pa.string()), strings_can_be_null=True, null_values=[""]
             ),
         )
     except (pa.ArrowInvalid, OSError):  # their text quotes the row

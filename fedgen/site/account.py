@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 from fedgen.errors import BudgetExhausted, Code, IntegrityError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _NOTED_ATTEMPTS: Final = 64  # of one round; whoever asks more often fills no disk
+_LEAST: Final = sys.float_info.min  # a ceiling is positive
 
 
 class Account:
@@ -133,6 +135,7 @@ def ceilings_of(plan: PrivacyPlan, rules: SiteRules) -> tuple[Ceiling, ...]:
     A study with a given noise multiplier may spend what its planned rounds cost, and not a round more.
     """
     own = plan.epsilon_allowed if plan.epsilon_allowed is not None else plan.epsilon_of(plan.rounds)
+    own = max(own, _LEAST)  # so much noise that the bound rounds to zero is still within it
     limits = [Ceiling(epsilon=own, delta=plan.delta, scope="study", relation=plan.relation)]
     site: tuple[tuple[float | None, Scope], ...] = (
         (rules.epsilon_per_study, "study"),

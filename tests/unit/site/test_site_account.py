@@ -129,6 +129,15 @@ def test_a_study_of_given_noise_may_spend_its_planned_rounds_and_no_more(tmp_pat
         assert ledger.spent(DATASET) == ((admission.plan.event, 2),)
 
 
+def test_so_much_noise_that_the_bound_is_zero_is_still_charged(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    admission = books.admit(small_study(privacy={"noise_multiplier": 1e6}, training={"rounds": 2}))
+    assert admission.plan.epsilon_of(2) == 0.0
+    for number in (1, 2):
+        books.account.reserve(admission, number, 1)
+    assert books.kinds().count("reserved") == 2
+
+
 def test_a_calibrated_study_ends_with_its_epsilon(tmp_path: Path) -> None:
     books = Books(tmp_path)
     study = small_study(privacy={"noise_multiplier": None, "epsilon": 1.5}, training={"rounds": 4})

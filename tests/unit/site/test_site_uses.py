@@ -135,6 +135,16 @@ def test_a_stranger_who_was_in_counts_once_they_are_known(tmp_path: Path, store:
     assert rounds_used(tmp_path / "used", _number(store, "dora")) == (Span(STUDY, RUN, 1, 1),)
 
 
+def test_only_permitted_rows_count_and_a_new_mask_is_seen(tmp_path: Path, store: ConsentStore) -> None:
+    book = UseBook(store, tmp_path / "used", "here")
+    table = np.array([b"anna", b"bert", b"anna", b"dora"])
+    first = book.note(STUDY, RUN, 1, 1, table, np.array([True, False, False, False]))
+    second = book.note(STUDY, RUN, 2, 1, table, np.array([False, True, True, True]))
+    assert (first.strangers, second.strangers) == (False, True)
+    assert rounds_used(tmp_path / "used", _number(store, "anna")) == (Span(STUDY, RUN, 1, 2),)
+    assert rounds_used(tmp_path / "used", _number(store, "bert")) == (Span(STUDY, RUN, 2, 2),)
+
+
 def test_an_empty_store_and_an_empty_round(tmp_path: Path) -> None:
     with ConsentStore.open(tmp_path / "empty.db") as store:
         book = UseBook(store, tmp_path / "used", "here")
