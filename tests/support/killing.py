@@ -1,8 +1,8 @@
 """Kill a process at each of its durable steps in turn, and let a second one go on.
 
-Run as ``python killing.py TEMPLATE WORK JSON``: JSON says what to do (``{"verb": "erase" or "sweep", …}``). For each step
-a copy of TEMPLATE is made, a forked child does the work and kills itself with SIGKILL just before or after that step,
-and a second child does it again, undisturbed. What each copy then holds is for the caller to judge: ``WORK/<step>``.
+Run as ``python killing.py TEMPLATE WORK JSON``: JSON says what to do (``{"verb": "erase" or "sweep", …}``). For each
+step a copy of TEMPLATE is made, a forked child does the work and kills itself with SIGKILL just before or after that
+step, and a second child does it again, undisturbed. What each copy then holds is for the caller to judge.
 """
 
 from __future__ import annotations
