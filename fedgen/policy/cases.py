@@ -6,9 +6,12 @@ crash.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from fedgen.policy.calendar import microseconds_of
 from fedgen.policy.codes import CODES, Code, Verdict, verdict_of
 from fedgen.policy.columns import OPERATIONS, Destination, Request
 from fedgen.policy.engine import Decision, SystemState, decide
@@ -38,6 +41,9 @@ _REQUEST_KEYS: Final = (
 )  # fmt: skip
 _DESTINATION_KEYS: Final = ("country", "recipient", "safeguards", "tia", "dpf_certified", "pipeda_commercial")
 _MET: Final = ("dpf_certified", "pipeda_commercial")
+_LONE: Final = re.compile("[\ud800-\udfff]")  # half a pair: JSON can spell it, UTF-8 cannot
+_FIRST, _LAST = (microseconds_of(datetime(year, 1, 1, tzinfo=UTC)) for year in (1970, 9000))
+_ARTEFACTS: Final = ("checkpoint", "synthetic_release")  # compared, not hashed: a type may be any JSON
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +81,7 @@ def decide_cases(
 
 
 def _answer(case: object, packs: Mapping[str, LoadedPack], state: SystemState | None) -> dict[str, Any]:
-    name = case.get("id") if isinstance(case, dict) else None
+    name = _name(case)
     try:
         laws = laws_of(case)
         if not laws:
@@ -85,6 +91,14 @@ def _answer(case: object, packs: Mapping[str, LoadedPack], state: SystemState | 
         return _said(name, Code.MALFORMED_RECORD, (), RULES["G-S3"].citation)
     first, *others = decision.hit_codes(0)
     return _said(name, first, tuple(others), decision.citation(0))
+
+
+def _name(case: object) -> str | int | None:
+    """Return what a case is called, if that can be written down again."""
+    name = case.get("id") if isinstance(case, dict) else None
+    if isinstance(name, str):
+        return None if _LONE.search(name) else name
+    return name if isinstance(name, int) and not isinstance(name, bool) else None
 
 
 def _said(name: object, code: Code, also: tuple[Code, ...], citation: str) -> dict[str, Any]:
@@ -127,7 +141,7 @@ def read_case(case: object) -> Case:
         raise Unreadable("case")
     profiles = [subject, *_index_rows(case)]
     subjects = subject_columns(profiles)
-    if row.get("type") in {"checkpoint", "synthetic_release"} and row.get("subject_id") is None:
+    if row.get("type") in _ARTEFACTS and row.get("subject_id") is None:
         row = {**row, "subject_id": text(subject, "subject_id")}
     records = record_columns([row])
     known = {*subjects.people.tolist(), *subjects.alias.tolist()}
@@ -180,7 +194,7 @@ def read_request(row: Mapping[str, Any]) -> Request:
     return Request(
         purpose=text(row, "purpose"),
         operation=operation,
-        time=instant(row, "time"),
+        time=_now(row),
         known_at=None if known is None else instant(row, "as_known_at"),
         destination=_destination(mapping(row, "destination")),
         is_sale_or_share=flag(row, "is_sale_or_share"),
@@ -192,6 +206,14 @@ def read_request(row: Mapping[str, Any]) -> Request:
         strict_fields=flag(row, "strict_fields") is not False,
         round=number if isinstance(number, int) else None,
     )
+
+
+def _now(row: Mapping[str, Any]) -> int:
+    """Return the instant that is decided on: one that calendars still reach a lifetime before and after."""
+    now = instant(row, "time")
+    if not _FIRST <= now < _LAST:
+        raise Unreadable("time")
+    return now
 
 
 def _destination(row: Mapping[str, Any] | None) -> Destination | None:

@@ -207,14 +207,15 @@ def _events(question: _Question, decision: Decision) -> list[dict[str, Any]]:
 def _remedies(question: _Question) -> list[list[str]]:
     """Return the smallest sets of changes that lead to allow, as the engine says."""
     before = _outcome(question.ask())
-    useful: list[tuple[str, Callable[[_Question], _Question]]] = []
+    enough: list[tuple[str, Callable[[_Question], _Question]]] = []
+    partial: list[tuple[str, Callable[[_Question], _Question]]] = []
     for name, change in _changes(question):
         outcome = change(question).ask()
         if outcome.verdict[0] == Verdict.ALLOW and not _only_sidesteps(outcome):
-            useful.insert(0, (name, change))
+            enough.append((name, change))
         elif _outcome(outcome) != before:
-            useful.append((name, change))
-    useful = useful[:_MOST_REMEDIES]
+            partial.append((name, change))
+    useful = [*enough, *partial][:_MOST_REMEDIES]
     for size in range(1, MOST_TOGETHER + 1):
         found = []
         for chosen in itertools.combinations(useful, size):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fedgen.policy.columns import NULL, UNKNOWN, GivenBy, Request, Right, RightsEvents
+from fedgen.policy.columns import NEVER, NULL, UNKNOWN, GivenBy, Request, Right, RightsEvents
 from fedgen.policy.fold_parts import Flag, first_after, latest, spread
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def fold_rights(
 ) -> int:
     """Fold rights events into flags of the table's people; return the next instant at which one begins to act."""
     row, who = spread(events.subject, len(events.people), *places)
+    if len(row) == 0:  # the usual case
+        return NEVER
     kind, effective, recorded = events.kind[row], events.effective[row], events.recorded[row]
     lifts = np.isin(kind, [int(right) for right in _LIFTS])
     acts = np.where(lifts, np.maximum(effective, recorded), np.minimum(effective, recorded))

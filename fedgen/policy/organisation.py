@@ -40,155 +40,154 @@ class FactKind:
     due: str = ""
 
 
-def _kinds() -> dict[str, FactKind]:
-    month, days = (
-        "one month, two more if complex and told within the first",
-        "10 business days, then 45 days (+45)",
-    )
-    kinds = (
-        FactKind(
-            "G-5.2",
-            "gdpr",
-            "GDPR Art. 5(2), 24",
-            "every decision can be explained from what is stored",
-            ("pack_sha256", "engine_version", "store_head_seq", "known_at"),
-            always=True,
-        ),
-        FactKind(
-            "G-7.3d",
-            "gdpr",
-            "GDPR Art. 7(3)",
-            "withdrawing is as easy as giving",
-            ("notice_id", "grant_channel", "withdrawal_method"),
-            always=True,
-        ),
-        FactKind(
-            "G-11",
-            "gdpr",
-            "GDPR Art. 11",
-            "the controller cannot identify the person by itself",
-            ("statement", "recorded_at"),
-        ),
-        FactKind(
-            "G-12",
-            "gdpr",
-            "GDPR Art. 12(3)",
-            "a request of a person and its answer",
-            ("request_id", "kind", "received_at", "verified_at", "answered_at", "extension_reason"),
-            due=month,
-        ),
-        FactKind(
-            "G-15",
-            "gdpr",
-            "GDPR Art. 15",
-            "access: what was used, by whom, how long, in which rounds and artefacts",
-            ("request_id", "manifest_sha256"),
-            due=month,
-        ),
-        FactKind(
-            "G-19",
-            "gdpr",
-            "GDPR Art. 19",
-            "every recipient was told of a correction, erasure or restriction",
-            ("request_id", "recipients", "acknowledged_at"),
-        ),
-        FactKind(
-            "G-20",
-            "gdpr",
-            "GDPR Art. 20",
-            "a structured export",
-            ("request_id", "manifest_sha256"),
-            due=month,
-        ),
-        FactKind(
-            "G-30",
-            "gdpr",
-            "GDPR Art. 30",
-            "the record of processing for the run",
-            ("purposes", "categories", "recipients", "transfers", "retention", "measures", "version"),
-            always=True,
-        ),
-        FactKind(
-            "G-33",
-            "gdpr",
-            "GDPR Art. 33",
-            "a breach",
-            ("detected_at", "range", "authority_told_at"),
-            due="72 hours",
-        ),
-        FactKind(
-            "G-34",
-            "gdpr",
-            "GDPR Art. 34",
-            "people told of a breach of high risk",
-            ("cohort_sha256", "told_at"),
-        ),
-        FactKind(
-            "C-110",
-            "ccpa",
-            "Cal. Civ. Code 1798.110, .115; 11 CCR 7024",
-            "what is known of a consumer, and to whom it was disclosed or sold",
-            ("request_id", "manifest_sha256"),
-            due=days,
-        ),
-        FactKind(
-            "C-125",
-            "ccpa",
-            "Cal. Civ. Code 1798.125",
-            "no worse service for using a right",
-            ("design_note",),
-            always=True,
-        ),
-        FactKind(
-            "C-130",
-            "ccpa",
-            "Cal. Civ. Code 1798.130; 11 CCR 7021",
-            "a request of a consumer and its answer",
-            ("request_id", "received_at", "acknowledged_at", "answered_at"),
-            due=days,
-        ),
-        FactKind(
-            "C-135w",
-            "ccpa",
-            "Cal. Civ. Code 1798.135(c)(4)",
-            "nobody is asked again for twelve months after an opt-out",
-            ("last_asked_at",),
-            due="12 months",
-        ),
-        FactKind(
-            "C-7101",
-            "ccpa",
-            "11 CCR 7101",
-            "the log of requests, kept 24 months and used for nothing else",
-            ("request_id", "received_at", "nature", "manner", "answered_at", "answer", "denial_basis"),
-            due="24 months",
-        ),
-        FactKind(
-            "C-7102",
-            "ccpa",
-            "11 CCR 7102",
-            "yearly counts, from ten million consumers on",
-            ("year", "counts"),
-        ),
-        FactKind(
-            "C-CYB",
-            "ccpa",
-            "11 CCR 7120-7124",
-            "the yearly audit of security, by size",
-            ("audit_id", "certified_at"),
-        ),
-        FactKind(
-            "C-AB566",
-            "ccpa",
-            "Cal. Civ. Code 1798.136",
-            "signals are read more than once without harm",
-            ("signal_source", "idempotency_tested_at"),
-        ),
-    )
-    return {kind.id: kind for kind in kinds}
+_MONTH: Final = "one month, two more if complex and told within the first"
+_DAYS: Final = "10 business days, then 45 days (+45)"
 
+_GDPR: Final = (
+    FactKind(
+        "G-5.2",
+        "gdpr",
+        "GDPR Art. 5(2), 24",
+        "every decision can be explained from what is stored",
+        ("pack_sha256", "engine_version", "store_head_seq", "known_at"),
+        always=True,
+    ),
+    FactKind(
+        "G-7.3d",
+        "gdpr",
+        "GDPR Art. 7(3)",
+        "withdrawing is as easy as giving",
+        ("notice_id", "grant_channel", "withdrawal_method"),
+        always=True,
+    ),
+    FactKind(
+        "G-11",
+        "gdpr",
+        "GDPR Art. 11",
+        "the controller cannot identify the person by itself",
+        ("statement", "recorded_at"),
+    ),
+    FactKind(
+        "G-12",
+        "gdpr",
+        "GDPR Art. 12(3)",
+        "a request of a person and its answer",
+        ("request_id", "kind", "received_at", "verified_at", "answered_at", "extension_reason"),
+        due=_MONTH,
+    ),
+    FactKind(
+        "G-15",
+        "gdpr",
+        "GDPR Art. 15",
+        "access: what was used, by whom, how long, in which rounds and artefacts",
+        ("request_id", "manifest_sha256"),
+        due=_MONTH,
+    ),
+    FactKind(
+        "G-19",
+        "gdpr",
+        "GDPR Art. 19",
+        "every recipient was told of a correction, erasure or restriction",
+        ("request_id", "recipients", "acknowledged_at"),
+    ),
+    FactKind(
+        "G-20",
+        "gdpr",
+        "GDPR Art. 20",
+        "a structured export",
+        ("request_id", "manifest_sha256"),
+        due=_MONTH,
+    ),
+    FactKind(
+        "G-30",
+        "gdpr",
+        "GDPR Art. 30",
+        "the record of processing for the run",
+        ("purposes", "categories", "recipients", "transfers", "retention", "measures", "version"),
+        always=True,
+    ),
+    FactKind(
+        "G-33",
+        "gdpr",
+        "GDPR Art. 33",
+        "a breach",
+        ("detected_at", "range", "authority_told_at"),
+        due="72 hours",
+    ),
+    FactKind(
+        "G-34",
+        "gdpr",
+        "GDPR Art. 34",
+        "people told of a breach of high risk",
+        ("cohort_sha256", "told_at"),
+    ),
+)
 
-KINDS: Final[Mapping[str, FactKind]] = MappingProxyType(_kinds())
+_CCPA: Final = (
+    FactKind(
+        "C-110",
+        "ccpa",
+        "Cal. Civ. Code 1798.110, .115; 11 CCR 7024",
+        "what is known of a consumer, and to whom it was disclosed or sold",
+        ("request_id", "manifest_sha256"),
+        due=_DAYS,
+    ),
+    FactKind(
+        "C-125",
+        "ccpa",
+        "Cal. Civ. Code 1798.125",
+        "no worse service for using a right",
+        ("design_note",),
+        always=True,
+    ),
+    FactKind(
+        "C-130",
+        "ccpa",
+        "Cal. Civ. Code 1798.130; 11 CCR 7021",
+        "a request of a consumer and its answer",
+        ("request_id", "received_at", "acknowledged_at", "answered_at"),
+        due=_DAYS,
+    ),
+    FactKind(
+        "C-135w",
+        "ccpa",
+        "Cal. Civ. Code 1798.135(c)(4)",
+        "nobody is asked again for twelve months after an opt-out",
+        ("last_asked_at",),
+        due="12 months",
+    ),
+    FactKind(
+        "C-7101",
+        "ccpa",
+        "11 CCR 7101",
+        "the log of requests, kept 24 months and used for nothing else",
+        ("request_id", "received_at", "nature", "manner", "answered_at", "answer", "denial_basis"),
+        due="24 months",
+    ),
+    FactKind(
+        "C-7102",
+        "ccpa",
+        "11 CCR 7102",
+        "yearly counts, from ten million consumers on",
+        ("year", "counts"),
+    ),
+    FactKind(
+        "C-CYB",
+        "ccpa",
+        "11 CCR 7120-7124",
+        "the yearly audit of security, by size",
+        ("audit_id", "certified_at"),
+    ),
+    FactKind(
+        "C-AB566",
+        "ccpa",
+        "Cal. Civ. Code 1798.136",
+        "signals are read more than once without harm",
+        ("signal_source", "idempotency_tested_at"),
+    ),
+)
+
+KINDS: Final[Mapping[str, FactKind]] = MappingProxyType({kind.id: kind for kind in (*_GDPR, *_CCPA)})
 
 
 def check_fact(kind: str, fact: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ from fedgen.policy.plain_values import (
     Unreadable,
     check_keys,
     flag,
+    identifiers,
     instant,
     mapping,
     text,
@@ -170,11 +171,11 @@ def rights_event(row: Row) -> dict[str, Any]:
         )
         if scope is None and (of_matter or of_purpose):
             scope = text_or_none(row, "scope")
-        exception = row.get("exception")
+        kept = row.get("exception") not in (None, False, "")  # an exception that says nothing keeps nothing
         return nothing | {
             "kind": kind,
             "scope": scope,
-            "exception": str(exception) if exception else None,
+            "exception": text(row, "exception") if kept else None,
             "given_by": _given_by(row),
             "noticed": bool(flag(row, "after_conflict_notice")),
             "effective": instant(row, "effective_at"),
@@ -291,7 +292,7 @@ def _profile(rows: list[Row]) -> dict[str, Any]:
     for row in reversed(rows):
         try:
             check_keys(row, ("subject_id", "aliases", "timezone", *_IDENTITY))
-            result["aliases"] = result["aliases"] | (words(row, "aliases") or frozenset())
+            result["aliases"] = result["aliases"] | identifiers(row, "aliases")
             if row.get("birth_date") is not None:
                 result["birth"] = _birth_day(row)
             result["residence"] = text_or_none(row, "residence") or result["residence"]
@@ -342,11 +343,12 @@ def record(row: Row) -> dict[str, Any]:
         basis = text_or_none(row, "legal_basis")
         result["basis"] = Basis.NONE if basis is None else _BASES.get(basis, UNKNOWN)
         result["for"] = words(row, "collected_for")
-        result["sets"] = (words(row, "categories"), words(row, "special_categories"))
+        plain = words(row, "categories") if "categories" in row else frozenset()
+        result["sets"] = (plain, words(row, "special_categories"))
         result["art9"] = text_or_none(row, "art9_condition")
         result["sensitive"] = _sensitive(row, result["sets"][1])
         measures = mapping(row, "deidentified") or {}
-        result["deidentified"] = all(flag(measures, name) is True for name in MEASURES)
+        result["deidentified"] = [flag(measures, name) for name in MEASURES] == [True] * len(MEASURES)
         result["inaccurate"] = flag(row, "inaccurate") is not False
         result["compatible"] = text_or_none(row, "compatibility_assessment_id") is not None
         result["law"] = text_or_none(row, "criminal_law_id") is not None

@@ -72,6 +72,11 @@ def words(row: Row, key: str) -> frozenset[str] | None:
     return frozenset(value)
 
 
+def identifiers(row: Row, key: str) -> frozenset[str]:
+    """Return a list of identifiers as a set, each a text as :func:`text` has it; empty for a null."""
+    return frozenset(text({key: each}, key) for each in words(row, key) or ())
+
+
 def mapping(row: Row, key: str) -> Row | None:
     """Return an object; None for a null."""
     value = row.get(key)

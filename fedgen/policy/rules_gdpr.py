@@ -23,6 +23,7 @@ LAW: Final = "gdpr"
 _GROWN_UP: Final = 19 * 366
 CRIMINAL: Final = frozenset({"criminal", "criminal_conviction", "criminal_convictions", "criminal_offence"})
 _ART_9_LETTER: Final = re.compile(r"(?:^|[^0-9])9\W*_?2\W*_?([a-j])\W*$|^\W*([a-j])\W*$", re.IGNORECASE)
+_DENIED: Final = re.compile(r"(?:^|_)(?:no|not(?!_for_profit)|none|without|never)(?:_|$)")
 _ART_9_WORDS: Final = (
     ("employment", "b"), ("social_protection", "b"), ("vital", "c"), ("foundation", "d"), ("not_for_profit", "d"),
     ("made_public", "e"), ("manifestly_public", "e"), ("legal_claim", "f"), ("substantial_public", "g"),
@@ -39,6 +40,8 @@ def art9_letter(condition: str | None) -> str | None:
     if found is not None:
         return (found[1] or found[2]).lower()
     plain = re.sub(r"[\s-]+", "_", condition.lower())
+    if _DENIED.search(plain):
+        return None
     return next((letter for word, letter in _ART_9_WORDS if word in plain), None)
 
 
@@ -217,11 +220,11 @@ def special_category(view: View, _: Facts) -> Mask:
 
 @rule("G-10", Code.SPECIAL_CATEGORY_NO_CONDITION, LAW, "GDPR Art. 10", 681)
 def criminal(view: View, _: Facts) -> Mask:
-    """Hit data on convictions unless a law that allows it is on file."""
+    """Hit data on convictions, or that may be, unless a law that allows it is on file."""
     if view.retains:
         return view.none()
     convicts = view.categories(
-        lambda plain, special: bool(CRIMINAL & ((plain or frozenset()) | (special or frozenset())))
+        lambda plain, special: plain is None or bool(CRIMINAL & (plain | (special or frozenset())))
     )
     return convicts & ~view.records.criminal_law & view.is_record
 

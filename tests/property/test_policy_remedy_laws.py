@@ -62,7 +62,10 @@ def test_a_set_comes_back_as_it_was_put_in(numbers: set[int]) -> None:
 
 @given(PEOPLE, st.integers(1, 60), st.integers(0, 60), st.booleans())
 def test_who_was_in_is_never_said_to_be_out(
-    people: set[int], number: int, upto: int, strangers: bool
+    people: set[int],
+    number: int,
+    upto: int,
+    strangers: bool,  # noqa: FBT001 - drawn by hypothesis
 ) -> None:
     bits = pack(sorted(people))
     use = Use("s", "r", 1, 1, name_of(bits), max([upto, *people]), strangers)
@@ -80,9 +83,8 @@ def test_a_lineage_is_the_rounds_that_were_really_trained(story: list[tuple[int,
     runs, back_to = ["run-0"], []
     for rounds, back in story:
         model += [(runs[-1], len(model) + step) for step in range(1, rounds + 1)]
-        back = min(back, len(model))
-        del model[back:]
-        back_to.append(back)
+        back_to.append(min(back, len(model)))
+        del model[back_to[-1] :]
         runs.append(f"run-{len(runs)}")
     model += [(runs[-1], len(model) + step) for step in (1, 2)]
     found = stretches(runs, back_to, len(model))

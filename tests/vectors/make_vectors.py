@@ -54,6 +54,8 @@ MESSAGES: tuple[tuple[messages.Wire, bytes], ...] = (
     ),
     (messages.Settle(study_hash=STUDY, run=RUN, outcome="completed", rounds=7), b""),
     (messages.Settled(study_hash=STUDY, site="site-1"), b""),
+    (messages.Confirm(study_hash=STUDY, run=RUN, round=7, attempt=1), b""),
+    (messages.Confirmed(study_hash=STUDY, run=RUN, site="site-1", round=7, attempt=1), b""),
 )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GENESIS: Final = bytes(32)
 _BATCH: Final = ("no", "prev", "digest", "recorded_at", "consent_upto", "rights_upto", "source")
 _READ_EVENTS: Final = 50_000
+_AT_ONCE: Final = 1_000  # rows whose JSON is in memory
 
 
 class Head(NamedTuple):
@@ -89,11 +90,21 @@ def append(
 def digest_of(
     prev: bytes, no: int, at: int, source: str, consent: list[tuple[Any, ...]], rights: list[tuple[Any, ...]]
 ) -> bytes:
-    """Return the digest of a batch."""
-    body = json.dumps(
-        [no, at, source, consent, rights], default=bytes.hex, ensure_ascii=False, separators=(",", ":")
-    )
-    return hashlib.sha256(prev + body.encode()).digest()
+    """Return the digest of a batch, without ever holding the text of all of it."""
+    digest = hashlib.sha256(prev)
+    digest.update(_json([no, at, source])[:-1])
+    for rows in (consent, rights):
+        digest.update(b",[")
+        for first in range(0, len(rows), _AT_ONCE):
+            digest.update(b"," if first else b"")
+            digest.update(_json(rows[first : first + _AT_ONCE])[1:-1])
+        digest.update(b"]")
+    digest.update(b"]")
+    return digest.digest()
+
+
+def _json(values: list[Any]) -> bytes:
+    return json.dumps(values, default=bytes.hex, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def extends(connection: sa.Connection, seen: Head) -> bool:

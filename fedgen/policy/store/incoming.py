@@ -1,6 +1,6 @@
-"""Bringing a file of events in: block by block, each with how far it got, so that a kill loses and doubles nothing.
+"""Bringing a file in: block by block, each with how far it got, so that a kill loses and doubles nothing.
 
-A block's events and the place it reaches are one transaction. A row that is no event is quarantined by file, row and
+A block's rows and the place it reaches are one transaction. A row that is no event is quarantined by file, row and
 column, never by value; while a file has such rows it does not count as a sync, so that a store that may have missed a
 withdrawal grows stale instead of answering.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fedgen.errors import DataError
 from fedgen.policy.store.database import driver_rows, insert_many
 from fedgen.policy.store.files import blocks, format_of
-from fedgen.policy.store.judging import Fault, judge
+from fedgen.policy.store.judging import Fault, Judged, judge
 
 if TYPE_CHECKING:
     import os
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from fedgen.policy.store.files import Block, Format
+    from fedgen.policy.store.layout import About, Block, Format, Part
     from fedgen.policy.store.store import ConsentStore
 
 _JOB: Final = ("job", "source", "rows_done", "added", "repeated", "suppressed", "quarantined", "finished_at")
 _TOLD: Final = 20
+_ONE: Final = {"events": "event", "profiles": "profile", "records": "record"}
 _READ: Final = 1 << 20
 
 
@@ -93,24 +94,72 @@ def import_file(
         DataError: The file is missing, not of its format, or, with ``strict``, has a faulty row.
         StoreBusy: Another process holds the store.
     """
+    return bring_in(store, path, EVENTS, form=form, mapping=mapping, strict=strict, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is brought in, and how.
+
+    Attributes:
+        about: What a row is.
+        judge: Tells good rows from faulty ones.
+        take: Adds a block inside the caller's transaction and says what became of it.
+        syncs: Whether a clean file means that the store has missed nothing.
+        how: What else tells one import of the same file from another.
+    """
+
+    about: About
+    judge: Callable[[Part, int], Judged]
+    take: Callable[[ConsentStore, sa.Connection, str, Block], Outcome]
+    syncs: bool
+    how: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a block's rows."""
+
+    faults: list[Fault]
+    added: int = 0
+    repeated: int = 0
+    suppressed: int = 0
+
+
+def bring_in(
+    store: ConsentStore,
+    path: str | os.PathLike[str],
+    kind: Kind,
+    *,
+    form: Format | None = None,
+    mapping: Mapping[str, str] | None = None,
+    strict: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Imported:
+    """Bring a file in, as :func:`import_file` has it for events.
+
+    Raises:
+        DataError: As :func:`import_file`.
+        StoreBusy: Another process holds the store.
+    """
     where = Path(path)
-    kind = form or format_of(where)
-    job = _job(where, kind, mapping)
+    form = form or format_of(where, kind.about)
+    job = _job(where, form, mapping, kind.about + kind.how)
     if strict:
-        _all_good(store, where, kind, mapping)
+        _all_good(store, where, kind, form, mapping)
     with store.database.writing() as connection:
         done = _begun(connection, job, where.name)
-    for block in () if done is None else blocks(where, kind, mapping, done):
+    for block in () if done is None else blocks(where, form, mapping, done, kind.about):
         with store.lock, store.database.writing() as connection:
             if (
                 driver_rows(connection, "SELECT rows_done FROM import_job WHERE job = ?", (job,))[0][0]
                 >= block.upto
             ):
                 continue  # another process has brought it in meanwhile
-            _bring(store, connection, job, where.name, block)
+            _bring(store, connection, job, where.name, block, kind)
         if progress is not None:
             progress(block.upto)
-    return _finish(store, job, where.name)
+    return _finish(store, job, where.name, syncs=kind.syncs)
 
 
 def settle(store: ConsentStore, job: str) -> None:
@@ -131,9 +180,9 @@ def quarantined(store: ConsentStore, job: str) -> list[Fault]:
         return [Fault(*row) for row in driver_rows(connection, query, (job,))]
 
 
-def _job(path: Path, kind: str, mapping: Mapping[str, str] | None) -> str:
+def _job(path: Path, form: str, mapping: Mapping[str, str] | None, about: str) -> str:
     """Return a digest of the file and of how it is read."""
-    digest = hashlib.sha256(json.dumps([kind, sorted((mapping or {}).items())]).encode())
+    digest = hashlib.sha256(json.dumps([about, form, sorted((mapping or {}).items())]).encode())
     try:
         with path.open("rb") as file:
             while part := file.read(_READ):
@@ -154,9 +203,30 @@ def _begun(connection: sa.Connection, job: str, source: str) -> int | None:
     return None if found[0][1] is not None else int(found[0][0])
 
 
-def _bring(store: ConsentStore, connection: sa.Connection, job: str, source: str, block: Block) -> None:
-    """Add a block's events and say how far it got, in one transaction."""
-    faults = [Fault(row, "", "broken-row") for row in block.broken]
+def _bring(
+    store: ConsentStore, connection: sa.Connection, job: str, source: str, block: Block, kind: Kind
+) -> None:
+    """Add a block and say how far it got, in one transaction."""
+    done = kind.take(store, connection, source, block)
+    done.faults += [Fault(row, "", "broken-row") for row in block.broken]
+    insert_many(
+        connection,
+        "quarantine",
+        ("job", '"row"', "column_name", "reason"),
+        [(job, *fault) for fault in done.faults],
+    )
+    _update(
+        connection,
+        "rows_done = ?, added = added + ?, repeated = repeated + ?, suppressed = suppressed + ?, "
+        "quarantined = quarantined + ?",
+        (block.upto, done.added, done.repeated, done.suppressed, len(done.faults)),
+        job,
+    )
+
+
+def _take_events(store: ConsentStore, connection: sa.Connection, source: str, block: Block) -> Outcome:
+    """Add a block's events."""
+    faults: list[Fault] = []
     said: dict[str, list[tuple[Any, ...]]] = {"consent_event": [], "rights_event": []}
     rows: dict[str, list[int]] = {"consent_event": [], "rights_event": []}
     for part in block.parts:
@@ -166,23 +236,14 @@ def _bring(store: ConsentStore, connection: sa.Connection, job: str, source: str
     taken = store.take(connection, source, said["consent_event"], said["rights_event"])
     for table, places in taken.conflicts.items():
         faults += [Fault(rows[table][place], "event_id", "event-id-conflict") for place in places]
-    insert_many(
-        connection,
-        "quarantine",
-        ("job", '"row"', "column_name", "reason"),
-        [(job, *fault) for fault in faults],
-    )
-    _update(
-        connection,
-        "rows_done = ?, added = added + ?, repeated = repeated + ?, suppressed = suppressed + ?, "
-        "quarantined = quarantined + ?",
-        (block.upto, taken.added, taken.repeated, taken.suppressed, len(faults)),
-        job,
-    )
+    return Outcome(faults, taken.added, taken.repeated, taken.suppressed)
 
 
-def _finish(store: ConsentStore, job: str, source: str) -> Imported:
-    """Close the import; a clean file counts as a sync."""
+EVENTS: Final = Kind("events", judge, _take_events, syncs=True)
+
+
+def _finish(store: ConsentStore, job: str, source: str, *, syncs: bool) -> Imported:
+    """Close the import; a clean file of events counts as a sync."""
     with store.database.writing() as connection:
         _update(connection, "finished_at = COALESCE(finished_at, ?)", (store.now(),), job)
         row = driver_rows(
@@ -191,7 +252,7 @@ def _finish(store: ConsentStore, job: str, source: str) -> Imported:
             (job,),
         )[0]
         clean = row[4] == 0 or row[5] is not None
-        if clean:
+        if clean and syncs:
             store.mark_synced(connection, source)
     rows, added, repeated, suppressed, kept_out = map(int, row[:5])
     return Imported(job, rows, added, repeated, suppressed, kept_out, clean)
@@ -204,18 +265,20 @@ def _update(connection: sa.Connection, what: str, values: tuple[Any, ...], job: 
     return int(connection.exec_driver_sql(statement, (*values, job)).rowcount)
 
 
-def _all_good(store: ConsentStore, path: Path, kind: Format, mapping: Mapping[str, str] | None) -> None:
+def _all_good(
+    store: ConsentStore, path: Path, kind: Kind, form: Format, mapping: Mapping[str, str] | None
+) -> None:
     """Refuse a file that has a faulty row, naming the first ones."""
     faults: list[Fault] = []
-    for block in blocks(path, kind, mapping, 0):
+    for block in blocks(path, form, mapping, 0, kind.about):
         faults += [Fault(row, "", "broken-row") for row in block.broken]
         for part in block.parts:
-            faults += judge(part, store.now()).faults
+            faults += kind.judge(part, store.now()).faults
         if len(faults) >= _TOLD:
             break
     if faults:
         first = min(faults)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         hint = "mend the file; nothing was brought in"
-        what = f"row {first.row} is no event: {first.reason}{more}"
+        what = f"row {first.row} is no {_ONE[kind.about]}: {first.reason}{more}"
         raise DataError(what, where=path, key=first.column or None, hint=hint)

@@ -59,7 +59,7 @@ class Persons(Evidence):
         with self._lock, self._db.writing() as connection:
             refs, erased = self._refs(connection, {row[0] for row in wanted})
             last = _last(connection, "subject_profile")
-            at = self._record_time(connection)
+            at = self.record_time(connection)
             kept = [row for row in wanted if row[0] in refs]
             insert_many(
                 connection,
@@ -93,13 +93,13 @@ class Persons(Evidence):
         wanted = list(rows)
         with self._lock, self._db.writing() as connection:
             refs, erased = self._refs(connection, {r["subject_id"] for r in wanted if r.get("subject_id")})
-            last, at = _last(connection, "record_meta"), self._record_time(connection)
+            last, at = _last(connection, "record_meta"), self.record_time(connection)
             kept = [row for row in wanted if row.get("subject_id") not in erased]
             insert_many(
                 connection,
                 "record_meta",
-                _RECORD_COLUMNS,
-                [_record_row(n, at, refs, row) for n, row in enumerate(kept, last + 1)],
+                RECORD_COLUMNS,
+                [record_row(n, at, refs, row) for n, row in enumerate(kept, last + 1)],
             )
         return len(erased)
 
@@ -125,7 +125,7 @@ class Persons(Evidence):
             known = look_up(connection, self._secret, [subject_id])
             ref = known.refs.get(subject_id)
             names = {subject_id, *_names(connection, ref)}
-            at = self._record_time(connection)
+            at = self.record_time(connection)
             barred = look_up(connection, self._secret, names).erased.keys() if ref is None else set()
             last, upto = _last(connection, "suppression"), last_number(connection)
             new = enumerate(sorted(names - barred), last + 1)
@@ -155,20 +155,20 @@ class Persons(Evidence):
         new = names - known.refs.keys() - known.erased.keys()
         return {**known.refs, **admit(connection, new)}, known.erased
 
-    def _record_time(self, connection: sa.Connection) -> int:
+    def record_time(self, connection: sa.Connection) -> int:
         """Return an instant later than every one that was asked about, and no earlier than the head."""
         return max(self.now(), self._asked + 1, chain.head(connection).recorded_at)
 
 
-_RECORD_COLUMNS: Final = (
+RECORD_COLUMNS: Final = (
     "seq", "recorded_at", "record_id", "subject_ref", "type", "collected_at", "last_activity_at", "retention_rule",
     "legal_basis", "collected_for", "categories", "special_categories", "art9_condition", "sensitive_pi",
     "deidentified", "inaccurate", "compatibility_ref", "criminal_law_ref",
 )  # fmt: skip
 
 
-def _record_row(n: int, at: int, refs: dict[str, bytes], row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a row of ``record_meta``."""
+def record_row(n: int, at: int, refs: dict[str, bytes], row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return a row of ``record_meta`` in the order of :data:`RECORD_COLUMNS`."""
 
     def words(name: str) -> str:
         return json.dumps(sorted(row.get(name) or ()))

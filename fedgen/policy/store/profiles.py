@@ -35,12 +35,17 @@ _BASES: Final = {basis.name.lower(): int(basis) for basis in Basis}
 _TYPES: Final = {kind.name.lower(): int(kind) for kind in Type}
 
 
-def subjects(connection: sa.Connection, people: People, known_at: int) -> Subjects:
-    """Return what was known of everybody at ``known_at``.
+def subjects(
+    connection: sa.Connection,
+    people: People,
+    known_at: int,
+    ordered: tuple[NDArray[np.bytes_], NDArray[np.int64]],
+) -> Subjects:
+    """Return what was known of everybody at ``known_at``; ``ordered`` is :func:`sorted_names` of ``people``.
 
     A second birth date that does not say it corrects the first means two people under one identifier.
     """
-    names, place = sorted_names(people)
+    names, place = ordered
     n = len(names)
     rows = driver_rows(
         connection,
@@ -48,25 +53,27 @@ def subjects(connection: sa.Connection, people: People, known_at: int) -> Subjec
         "ORDER BY seq",
         (known_at,),
     )
-    of = people.places(halves(row[0] for row in rows)) if rows else np.empty(0, dtype=np.int32)
     countries, zones = Words(), Words()
     day, home, zone = np.full(n, NO_DAY, np.int32), np.full(n, NULL, np.int16), np.full(n, NULL, np.int16)
     ambiguous = np.zeros(n, dtype=bool)
-    for who, (_, birth, residence, timezone, corrects) in zip(of.tolist(), rows, strict=True):
-        if who < 0:
-            continue
-        at = place[who]
-        if birth is not None:
-            born = date.fromisoformat(birth).toordinal() - _EPOCH_DAY
-            if corrects:
-                ambiguous[at] = False
-            elif day[at] not in {NO_DAY, born}:
-                ambiguous[at] = True
-            day[at] = born
-        if residence is not None:
-            home[at] = countries.code([residence])[0]
-        if timezone is not None:
-            zone[at] = zones.code([timezone])[0]
+    if rows and n:
+        refs, births, residences, timezones, corrects = zip(*rows, strict=True)
+        of = people.places(halves(refs))
+        born, lives, where = _days(births), countries.code(residences), zones.code(timezones)
+        versions = np.bincount(of[of >= 0], minlength=n)
+        once = (of >= 0) & (versions[of] == 1)  # almost everybody: nothing to weigh against anything
+        at = place[of[once]]
+        day[at], home[at], zone[at] = born[once], lives[once], where[once]
+        for row in np.flatnonzero((of >= 0) & ~once).tolist():
+            who = place[of[row]]
+            if born[row] != NO_DAY:
+                if corrects[row]:
+                    ambiguous[who] = False
+                elif day[who] not in {NO_DAY, born[row]}:
+                    ambiguous[who] = True
+                day[who] = born[row]
+            home[who] = lives[row] if lives[row] != NULL else home[who]
+            zone[who] = where[row] if where[row] != NULL else zone[who]
     alias, alias_of = _aliases(connection, people, place)
     country_names, country_place = countries.sorted()
     zone_names, zone_place = zones.sorted()
@@ -82,6 +89,12 @@ def subjects(connection: sa.Connection, people: People, known_at: int) -> Subjec
         alias=alias,
         alias_of=alias_of,
     )
+
+
+def _days(births: tuple[str | None, ...]) -> NDArray[np.int32]:
+    """Return days since 1970, each distinct date read once."""
+    days = {birth: date.fromisoformat(birth).toordinal() - _EPOCH_DAY for birth in set(births) if birth}
+    return np.fromiter((days.get(birth, NO_DAY) for birth in births), dtype=np.int32, count=len(births))
 
 
 def _aliases(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from fedgen.errors import Code, ConfigError, DataError, IntegrityError
 from fedgen.policy.store import chain
@@ -20,7 +20,7 @@ from fedgen.policy.store.view import AsKnown, Cache
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from threading import RLock
 
     import numpy as np
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fedgen.policy.columns import Records
 
 TRUST: Final = timedelta(minutes=5)  # how far the clock may be behind what the store has recorded
+_LOGS: Final = {"consent": "consent_event", "rights": "rights_event"}
+_ASKED_AT_ONCE: Final = 500
 STALE: Final = timedelta(minutes=15)
 
 
@@ -272,6 +274,29 @@ class ConsentStore(Persons):
             view = self._cache.view(connection, self._secret, now if at is None else at, subjects, upto)
             self._asked = max(self._asked, min(view.known_at, now))
         return view
+
+    def event_ids(self, kind: Literal["consent", "rights"], seqs: Iterable[int]) -> dict[int, str]:
+        """Return identifiers of events by their place ``seq``, for an explanation; a place nobody has is left out.
+
+        ``columns()`` leaves them out: a decision never needs them, and ten million of them are most of the store.
+
+        Args:
+            kind: Which of the two logs the places are of.
+            seqs: As in the ``seq`` of the columns.
+
+        Raises:
+            ValueError: ``kind`` is neither.
+        """
+        if kind not in _LOGS:
+            raise ValueError(f"kind must be consent or rights, not {kind!r}")
+        wanted = sorted({int(seq) for seq in seqs})
+        found: dict[int, str] = {}
+        with self._db.reading() as connection:
+            for first in range(0, len(wanted), _ASKED_AT_ONCE):
+                page = wanted[first : first + _ASKED_AT_ONCE]
+                query = f"SELECT seq, event_id FROM {_LOGS[kind]} WHERE seq IN ({', '.join('?' * len(page))})"  # noqa: S608 -- names are constants
+                found |= dict(driver_rows(connection, query, tuple(page)))
+        return found
 
     def _present(self, connection: sa.Connection) -> int:
         """Return the present: now, or the last thing that was learned where the clock went back behind it.

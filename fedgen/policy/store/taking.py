@@ -90,7 +90,10 @@ def _fresh(
     taken: Taken,
 ) -> list[tuple[Any, ...]]:
     """Return the rows that are new, and count the others."""
-    there = _there(connection, table, [row[_ID] for row in rows])
+    ids = [row[_ID] for row in rows]
+    there = _there(connection, table, ids)
+    if not there and len(set(ids)) == len(ids) and not any(row[_WHO] in erased for row in rows):
+        return list(rows)  # all are new, as in almost every block of a first import
     seen: dict[str, tuple[Any, ...]] = {}
     for place, row in enumerate(rows):
         if row[_WHO] in erased:

@@ -10,7 +10,7 @@ import numpy as np
 from fedgen.errors import Code, IntegrityError
 from fedgen.policy.columns import NULL, ConsentEvents, GivenBy, Right, RightsEvents, Subjects
 from fedgen.policy.store import chain
-from fedgen.policy.store.database import driver_rows
+from fedgen.policy.store.database import driver_rows, many_rows
 from fedgen.policy.store.people import tombstones
 from fedgen.policy.store.profiles import subjects
 from fedgen.policy.store.reading import (
@@ -57,7 +57,7 @@ class Cache:
         self.head: chain.Head | None = None
         self._erasures = -1
         self._names: tuple[NDArray[np.bytes_], NDArray[np.int64]] | None = None
-        self._profiles: tuple[tuple[int, int, int], Subjects] | None = None
+        self._profiles: tuple[tuple[int, ...], Subjects] | None = None
         self._erased: tuple[NDArray[np.bytes_], tuple[int, int], dict[str, int]] | None = None
 
     def refresh(self, connection: sa.Connection) -> chain.Head:
@@ -98,7 +98,8 @@ class Cache:
         upto: chain.Head | None,
     ) -> AsKnown:
         """Return what was known at ``known_at``, and not after ``upto``."""
-        head = self.refresh(connection)
+        with many_rows():
+            head = self.refresh(connection)
         names, place = self._names or sorted_names(self.people)
         end = head if upto is None else upto
         wanted = None if table is None else _wanted(names, table)
@@ -111,11 +112,14 @@ class Cache:
 
     def _subjects(self, connection: sa.Connection, known_at: int) -> Subjects:
         """Return profiles, from memory while nothing was added before ``known_at``."""
-        query = "SELECT COALESCE(max(seq), 0) FROM subject_profile WHERE recorded_at <= ?"
-        last = driver_rows(connection, query, (known_at,))[0][0]
-        key = (last, self.people.seq, self._erasures)
+        query = (
+            "SELECT (SELECT COALESCE(max(seq), 0) FROM subject_profile WHERE recorded_at <= ?), "
+            "(SELECT count(*) FROM subject_alias)"
+        )
+        key = (*driver_rows(connection, query, (known_at,))[0], self.people.seq, self._erasures)
         if self._profiles is None or self._profiles[0] != key:
-            self._profiles = (key, subjects(connection, self.people, known_at))
+            ordered = self._names or sorted_names(self.people)
+            self._profiles = (key, subjects(connection, self.people, known_at, ordered))
         return self._profiles[1]
 
     def _tombstones(

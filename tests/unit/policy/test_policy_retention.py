@@ -1,4 +1,4 @@
-"""Until when an artefact may stay: to the microsecond, by the clocks of a zone, and never longer than what went into it."""
+"""Until when an artefact may stay: to the microsecond, by a zone's clocks, never longer than what went into it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """The log of the consent store: what is written once and for all, by whose clock, and how a change is noticed."""
 
+import hashlib
 import itertools
+import json
 import shutil
 import stat
 import subprocess
@@ -14,7 +16,7 @@ from support.stores import NOON, TRAIN, Clock, Place, consent, right
 
 from fedgen.errors import ConfigError, DataError, IntegrityError
 from fedgen.policy.columns import Action, Right
-from fedgen.policy.store import ConsentStore, Head
+from fedgen.policy.store import ConsentStore, Head, chain
 from fedgen.policy.store.events import ACTIONS, RIGHTS, microseconds_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -380,3 +382,40 @@ def test_a_reader_sees_what_another_process_added(place: Place) -> None:
         view = reader.columns()
         assert view.consent.people[view.consent.subject].tolist() == [b"p1", b"p2"]
         assert view.rights.people[view.rights.subject].tolist() == [b"p3"]
+
+
+def test_events_are_named_by_their_places(store: ConsentStore) -> None:
+    store.record(*(consent(f"p{i}", event_id=f"c{i}") for i in range(1200)), right(event_id="r"))
+    events = store.columns().consent
+    assert len(events.event_id) == 0
+    named = store.event_ids("consent", events.seq)
+    assert [named[seq] for seq in events.seq.tolist()] == [f"c{i}" for i in range(1200)]
+    assert store.event_ids("rights", [1, 99, 1]) == {1: "r"}
+    assert store.event_ids("rights", []) == {}
+    with pytest.raises(ValueError, match="consent or rights"):
+        store.event_ids("batch", [1])  # type: ignore[arg-type]
+
+
+def test_purposes_that_look_like_places_or_sql_are_only_words(place: Place, store: ConsentStore) -> None:
+    words = ["1", "0", "a' THEN 0 --", "?", *(f"w{i}" for i in range(30)), "0", "*", "1"]
+    for word in words:  # each in a read of its own: the known words go back to the database as numbers
+        store.record(consent(purpose=word, action="withdrawn"))
+        events = store.columns().consent
+    assert [events.purposes[i] for i in events.purpose] == words
+    with place.open() as anew:
+        events = anew.columns().consent
+        assert [events.purposes[i] for i in events.purpose] == words
+
+
+def test_the_digest_of_a_batch_is_that_of_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is hashed in parts; whoever checks the chain with another program hashes it whole."""
+    consents = [(n, 5, "s", f"é{n}", bytes([n]) * 16, "t", None) for n in range(7)]
+    others = [(1, 5, "s", 'quo"te', b"", "gpc", None)]
+    for left, right_ in ((consents, others), ([], others), (consents, []), ([], [])):
+        body = json.dumps(
+            [3, 5, 'so"urce', left, right_], default=bytes.hex, ensure_ascii=False, separators=(",", ":")
+        )
+        whole = hashlib.sha256(b"p" * 32 + body.encode()).digest()
+        for size in (1, 3, 7, 100):
+            monkeypatch.setattr(chain, "_AT_ONCE", size)
+            assert chain.digest_of(b"p" * 32, 3, 5, 'so"urce', left, right_) == whole
