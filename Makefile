@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PYTEST_FLAGS ?=
+# Processes that test side by side.
+WORKERS ?= 2
 
 .PHONY: demo test test-fast test-slow lint types floors docs-check docs format clean install install-dev
 
@@ -40,10 +43,10 @@ docs: install-dev
 	$(BIN)/python docs/cli_reference.py
 
 test-fast: install-dev
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_FLAGS) -m "not slow"
 
 test-slow: install-dev
-	$(BIN)/pytest -q -m "slow"
+	$(BIN)/pytest -q -n $(WORKERS) $(PYTEST_FLAGS) -m "slow"
 
 format: install-dev
 	$(BIN)/ruff check --fix .

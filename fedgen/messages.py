@@ -48,6 +48,8 @@ class Kind(IntEnum):
     REFUSAL = 5
     SETTLE = 6
     SETTLED = 7
+    CONFIRM = 8
+    CONFIRMED = 9
 
 
 class Wire(BaseModel):
@@ -147,8 +149,33 @@ class Settled(Wire):
     site: SiteName = Field(json_schema_extra=Public)
 
 
+class Confirm(Wire):
+    """The coordinator asks a site, right before its update is summed, whether it still may be.
+
+    Where the answer is anything but :class:`Confirmed`, or there is none, the update is dropped.
+    """
+
+    kind: ClassVar[Kind] = Kind.CONFIRM
+    study_hash: Hex32
+    run: Hex32
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+
+
+class Confirmed(Wire):
+    """Every row behind the update of this attempt may still be used; a no is a refusal."""
+
+    kind: ClassVar[Kind] = Kind.CONFIRMED
+    study_hash: Hex32 = Field(json_schema_extra=Public)
+    run: Hex32 = Field(json_schema_extra=Public)
+    site: SiteName = Field(json_schema_extra=Public)
+    round: int = Field(ge=1, json_schema_extra=Public)
+    attempt: int = Field(ge=1, json_schema_extra=Public)
+
+
 _KINDS: Final[dict[int, type[Wire]]] = {
-    message.kind: message for message in (Join, Joined, Train, Trained, Refusal, Settle, Settled)
+    message.kind: message
+    for message in (Join, Joined, Train, Trained, Refusal, Settle, Settled, Confirm, Confirmed)
 }
 W = TypeVar("W", bound=Wire)
 

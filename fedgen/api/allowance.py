@@ -126,7 +126,7 @@ def allowance_of(prepared: Prepared) -> Allowance | None:
     history = before.get(name, History())
     left = whole.rounds if refused is None else min(rounds_left(history.spent, whole, ceilings), whole.rounds)
     if mixed := history.units - {plan.unit.value}:
-        left, hint = 0, f"set privacy.unit to {min(mixed)}, or name another folder of ledgers"
+        left, hint = 0, f"set privacy.unit to {min(mixed)}: another folder of ledgers gives nothing back"
     elif refused is None:
         hint = None
     else:

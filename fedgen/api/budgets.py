@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fedgen.api.homes import delta_of
 from fedgen.api.ledgers import COORDINATOR, is_home, ledgers_in
 from fedgen.errors import Code, IntegrityError
 from fedgen.ledger.address import shown
@@ -151,7 +152,7 @@ def recompute(
 
     Args:
         path: A ledger, a run folder, or a folder of ledgers that studies share.
-        delta: In (0, 1); without it that of the run's study, or 1e-5 for a ledger or a folder of them.
+        delta: In (0, 1); without it that of the run's study, or of the ceilings of a folder of ledgers, or 1e-5.
         relation: Which data sets are neighbours; without it that of the run's study, or add-or-remove.
 
     Raises:
@@ -165,6 +166,8 @@ def recompute(
         delta = study.study.privacy.delta if delta is None else delta
         relation = Relation(study.study.privacy.relation) if relation is None else relation
         record = read_run(folder.record) if folder.record.is_file() else None
+    elif place.is_dir() and delta is None:
+        delta = delta_of(place)
     at, between = DELTA if delta is None else delta, relation or Relation.ADD_OR_REMOVE
     figures: list[Recomputed] = []
     problems: list[str] = []

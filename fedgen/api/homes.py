@@ -247,13 +247,43 @@ def shared_home(prepared: Prepared) -> Home | None:
         ConfigError: The study's noise comes from a seed: what it costs cannot be added to anything.
     """
     named = prepared.study.simulation.ledgers
-    if named is not None and prepared.study.privacy.insecure_seed is not None:
+    if named is None:
+        return None
+    if prepared.study.privacy.insecure_seed is not None:
         raise ConfigError(
             "a study with insecure_seed is not private, and ledgers that others share would not say so",
             key="simulation.ledgers",
             hint="leave one of the two out",
         )
-    return None if named is None else Home(prepared.base / Path(named).expanduser(), shared=True)
+    root = prepared.base / Path(named).expanduser()
+    _check_place(root)
+    return Home(root, shared=True)
+
+
+def _check_place(root: Path) -> None:
+    """Refuse a place where no folder of ledgers is or can be made, before anything is trained; makes nothing.
+
+    Raises:
+        ConfigError: A file is in the way, or the folder cannot be written.
+    """
+    near = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not near.is_dir():
+        what = "is no folder, so no ledgers can be kept in it"
+    elif not os.access(near, os.R_OK | os.W_OK | os.X_OK):
+        what = "cannot be written, so no ledgers can be kept in it"
+    else:
+        return
+    raise ConfigError(what, key="simulation.ledgers", where=near, hint="name another folder")
+
+
+def delta_of(root: Path) -> float | None:
+    """Return the δ at which the ceilings of a folder of ledgers hold, or None where it has none.
+
+    Raises:
+        IntegrityError: The file has another form.
+    """
+    limits = _read(root / LIMITS, Limits)
+    return None if limits is None else limits.delta
 
 
 def rules_of(prepared: Prepared, limits: Limits | None, name: str) -> SiteRules:

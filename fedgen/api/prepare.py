@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedgen.api.policy_home import check_files, pinned
 from fedgen.config.load import load_study
+from fedgen.config.plan import plan_of
 from fedgen.config.resolve import ResolvedStudy, resolve
 from fedgen.data.builtin import builtin_schema
 from fedgen.data.encoded import EncodedTable, read_encoded
@@ -107,13 +109,25 @@ def prepare(path: str | Path, overrides: Sequence[str] = ()) -> Prepared:
     study, base = file.study, file.base.resolve()
     try:
         schema = read_schema(study, base)
-        table = read_encoded(open_source(study.data.source, base=base), schema, limit=study.data.limit)
+        table = _rows(study, base, schema)
         prepared = cut(study, base, schema, table)
         check_formats(study, schema)
         check_consent(prepared)
+        plan_of(prepared.resolved)  # here, so that what cannot be planned names its line
     except ConfigError as error:
         raise file.locate(error) from None
     return prepared
+
+
+def _rows(study: Study, base: Path, schema: Schema) -> EncodedTable:
+    """Return every row of the study's source, encoded; a bad address names the key that holds it."""
+    try:
+        source = open_source(study.data.source, base=base)
+    except ConfigError as error:
+        if error.key is None and error.where is None:
+            raise ConfigError(error.what, key="data.source", hint=error.hint) from None
+        raise
+    return read_encoded(source, schema, limit=study.data.limit)
 
 
 def check_formats(study: Study, schema: Schema) -> None:
@@ -136,6 +150,9 @@ def check_consent(prepared: Prepared) -> None:
         ConfigError: The schema names no subject, or the log cannot be read.
         DataError: A row of the log is not understood.
     """
+    if prepared.study.policy.packs:
+        check_files(prepared)
+        return
     path = prepared.consent_path()
     if path is None:
         return
@@ -163,6 +180,7 @@ def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepar
     Guarantees:
         - All rows of one person are held out together, or lie at one site together.
     """
+    study = pinned(study, base)
     subjects = table.subjects
     training, holdout = split_holdout(len(table), study.data.holdout, _HOLDOUT_SEED, subjects=subjects)
     sites = study.data.sites

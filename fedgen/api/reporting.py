@@ -9,6 +9,7 @@ import numpy as np
 
 from fedgen.api.bounds import cost_of_rounds
 from fedgen.api.tables import to_images
+from fedgen.privacy.units import Unit
 from fedgen.report.model import (
     ABSENT,
     TOOK_PART,
@@ -18,15 +19,19 @@ from fedgen.report.model import (
     Comparison,
     Exclusion,
     Measure,
+    PackShown,
     Promise,
+    ReasonShown,
     ReportModel,
     Rival,
     SampleImages,
     SampleRows,
     Series,
+    SiteBudget,
     SiteRounds,
 )
 from fedgen.runs.journal import read_rounds, standing
+from fedgen.runs.rollback import rollbacks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from fedgen.api.run import Run
     from fedgen.audit.evaluation import Evaluation
     from fedgen.config.resolve import ResolvedStudy
+    from fedgen.config.sections import PolicySpec
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.runs.journal import RoundLine, RunRecord
 
@@ -55,6 +61,7 @@ def build_report(
     quality: Evaluation | None,
     rivals: tuple[Rival, ...],
     shown: np.ndarray | None,
+    budgets: tuple[SiteBudget, ...] = (),
 ) -> ReportModel:
     """Return everything the report of a run shows.
 
@@ -66,9 +73,10 @@ def build_report(
         quality: What the synthetic rows are worth, if they were judged.
         rivals: The same model trained otherwise, if it was.
         shown: Codes of a few synthetic rows or images.
+        budgets: What the sites' data have spent over all studies.
     """
     study = run.study
-    lines = standing(read_rounds(run.folder.metrics))
+    lines = standing(read_rounds(run.folder.metrics), rollbacks(run.folder))
     return ReportModel(
         study=record.study,
         study_hash=record.study_hash,
@@ -81,14 +89,17 @@ def build_report(
         promises=_promises(record),
         epsilon=_epsilon(lines, record, plan, charged),
         epsilon_allowed=plan.epsilon_allowed,
+        budgets=budgets,
         participation=_participation(study, lines),
         exclusions=_exclusions(lines),
+        packs=_packs(run),
+        reasons=_reasons(run, lines),
         loss=_loss(lines),
         loss_basis=HELDOUT_BASIS,
         quality=quality,
         samples=_samples(run, shown),
         comparison=_comparison(quality, rivals),
-        configuration=_configuration(study, plan),
+        configuration=_configuration(study, plan) + _rolled_back(record),
         versions=tuple(record.versions.items()),
         artefacts=tuple(Artefact(path=item.path, sha256=item.sha256) for item in record.artefacts),
         commands=_commands(run),
@@ -97,7 +108,8 @@ def build_report(
 
 def _about(study: ResolvedStudy, record: RunRecord) -> About:
     spec = study.study
-    rows = f"about {study.total_rows:,} records at {len(study.roster)} sites"
+    people = f" of {study.total_sampled:,} persons" if spec.privacy.unit is Unit.PERSON else ""
+    rows = f"about {study.total_rows:,} records{people} at {len(study.roster)} sites"
     return About(
         model=spec.model.name,
         data=f"{spec.data.source}, {rows}",
@@ -150,12 +162,39 @@ def _epsilon(
     marks = sorted({line.round for line in lines[:: max(1, len(lines) // _POINTS)]} | {lines[-1].round})
     series = []
     for site in record.sites:
-        counts = np.searchsorted(np.sort(charged.get(site.name, ())), marks, side="right")
-        values = tuple(cost(int(count)) for count in counts)
+        values = tuple(cost(count) for count in _charged_by(charged.get(site.name, ()), marks))
         series.append(
             Series(label=site.name, whose=f"{site.name}'s records", rounds=tuple(marks), values=values)
         )
     return tuple(series)
+
+
+def _charged_by(rounds: tuple[int, ...], marks: list[int]) -> tuple[int, ...]:
+    """Return how many rounds had been charged when each of ``marks`` was done, in ledger order.
+
+    After a rollback rounds come again: whatever was charged before the last charge for a round up to the mark counts,
+    and at the last mark everything does.
+    """
+    if not rounds:
+        return (0,) * len(marks)
+    lowest_from_here = np.minimum.accumulate(np.asarray(rounds)[::-1])[::-1]
+    counts = np.searchsorted(lowest_from_here, marks, side="right")
+    counts[-1] = len(rounds)
+    return tuple(map(int, counts))
+
+
+def _rolled_back(record: RunRecord) -> tuple[tuple[str, str], ...]:
+    """Return what was undone, in words."""
+    return tuple(
+        (
+            "rolled back",
+            (
+                f"on {it.at:%Y-%m-%d}, from round {it.done} to {it.back_to} ({it.reason}); "
+                "rounds asked again are charged again"
+            ),
+        )
+        for it in record.rollbacks
+    )
 
 
 def _participation(study: ResolvedStudy, lines: tuple[RoundLine, ...]) -> tuple[SiteRounds, ...]:
@@ -183,6 +222,39 @@ def _exclusions(lines: tuple[RoundLine, ...]) -> tuple[Exclusion, ...]:
         for site, counts in sorted(line.excluded.items())
         for reason, count in sorted(counts.items())
     )
+
+
+def _packs(run: Run) -> tuple[PackShown, ...]:
+    """Return the packs of a run, as they were when it began."""
+    policy = run.study.study.policy
+    if not policy.packs:
+        return ()
+    from fedgen.api.replay import packs_of_run
+
+    return tuple(
+        PackShown(law, f"{it.pack.id} {it.pack.version}", it.sha256, it.pack.signed_off_by or "")
+        for law, it in sorted(packs_of_run(run.path, policy).items())
+    )
+
+
+def _reasons(run: Run, lines: tuple[RoundLine, ...]) -> tuple[ReasonShown, ...]:
+    """Return where the laws of the run's packs say what each reason rests on."""
+    policy = run.study.study.policy
+    if not policy.packs:
+        return ()
+    from fedgen.api.replay import packs_of_run
+    from fedgen.policy.registry import RULES
+
+    packs = packs_of_run(run.path, policy)
+    seen = sorted({reason for line in lines for counts in line.excluded.values() for reason in counts})
+    shown = []
+    for reason in seen:
+        code = reason.upper().replace("-", "_")
+        on = [RULES[name] for _, it in sorted(packs.items()) for name in it.pack.rules]
+        shown.append(
+            ReasonShown(reason, code, tuple(dict.fromkeys(r.citation for r in on if str(r.code) == code)))
+        )
+    return tuple(shown)
 
 
 def _loss(lines: tuple[RoundLine, ...]) -> tuple[Series, ...]:
@@ -268,14 +340,26 @@ def _configuration(study: ResolvedStudy, plan: PrivacyPlan) -> tuple[tuple[str, 
         "neighbouring relation": spec.privacy.relation.value,
         "trust": spec.privacy.trust.value,
         "purpose": spec.policy.purpose,
-        "consent": f"{spec.policy.regime}" if spec.policy.consent else "no consent log",
+        "consent": _ground(spec.policy),
     }
     return tuple((name, str(value)) for name, value in rows.items())
 
 
+def _ground(policy: PolicySpec) -> str:
+    """Return what decides who may be used."""
+    if policy.packs:
+        return "packs: " + ", ".join(policy.packs)
+    return policy.regime if policy.consent else "no consent log"
+
+
 def _commands(run: Run) -> tuple[Command, ...]:
     folder = run.path
+    policy = run.study.study.policy
+    replayed = Command(
+        text=f"fedgen policy replay {folder}", shows="every decision on a record again, as it was known then"
+    )
     return (
+        *((replayed,) if policy.packs else ()),
         Command(
             text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"
         ),

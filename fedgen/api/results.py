@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fedgen.api.reporting import build_report
+from fedgen.api.retention import register_releases
 from fedgen.api.run import Run, progress_header
 from fedgen.api.tables import write_rows
 from fedgen.api.versions import versions
@@ -31,8 +32,10 @@ from fedgen.runs.journal import (
     read_rounds,
     read_run,
     standing,
+    told,
     write_run,
 )
+from fedgen.runs.rollback import rollbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from fedgen.privacy.events import Counts
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.privacy.statement import Statement
-    from fedgen.report.model import Rival
+    from fedgen.report.model import Rival, SiteBudget
     from fedgen.runs.folder import RunFolder
     from fedgen.runs.journal import RoundLine
 
@@ -86,6 +89,7 @@ class Session:
         backend: What carries the messages.
         spent: What each site's ledger says was charged.
         charged_rounds: For each site, every round its ledger was charged for.
+        budgets: What the sites' data have spent over all studies, and may spend.
     """
 
     prepared: Prepared
@@ -96,6 +100,7 @@ class Session:
     backend: str
     spent: Callable[[], dict[str, Counts]]
     charged_rounds: Callable[[], dict[str, tuple[int, ...]]]
+    budgets: Callable[[], tuple[SiteBudget, ...]]
 
 
 def write_outcome(session: Session, outcome: str) -> None:
@@ -146,12 +151,20 @@ def write_results(session: Session, outcome: str) -> Run:
     files += folder.checkpoints_newest_first()[:1]
     record = _record(session, outcome, files)
     model = build_report(
-        run, record, session.plan, session.charged_rounds(), quality=quality, rivals=rivals, shown=shown
+        run,
+        record,
+        session.plan,
+        session.charged_rounds(),
+        quality=quality,
+        rivals=rivals,
+        shown=shown,
+        budgets=session.budgets(),
     )
     write_text(folder.report, render(model))
     write_json(folder.root / "report.json", model.to_json())
     files += [folder.report, folder.root / "report.json"]
     write_run(folder.record, record.model_copy(update={"artefacts": _artefacts(folder, files)}))
+    register_releases(folder, session.run, record.rounds_done)
     return run
 
 
@@ -194,7 +207,8 @@ def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
     prepared, folder = session.prepared, session.folder
     private = prepared.study.privacy.insecure_seed is None
     statements = state(session.plan, session.spent(), private=private)
-    lines = standing(read_rounds(folder.metrics))
+    known = rollbacks(folder)
+    lines = standing(read_rounds(folder.metrics), known)
     progress = ProgressStore(folder, progress_header(prepared.resolved)).latest()
     return RunRecord(
         study=prepared.study.study,
@@ -211,6 +225,7 @@ def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
         privacy=tuple(json.loads(json.dumps(statement.to_json())) for statement in statements),
         sites=_summaries(prepared, lines, statements),
         artefacts=_artefacts(folder, files),
+        rollbacks=tuple(told(it) for it in known),
     )
 
 

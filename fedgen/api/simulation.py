@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from fedgen.api.allowance import allowance_of
 from fedgen.api.bench import new_learner, private_parameters
 from fedgen.api.bounds import cost_of_rounds
 from fedgen.api.desk import LoggedProgress, asked_rounds, open_desk
 from fedgen.api.heldout import HeldOut
+from fedgen.api.policy_home import refuse_missing_documents
 from fedgen.api.prepare import Prepared, prepare
 from fedgen.api.rehearsal import Twice
 from fedgen.api.run import progress_header
@@ -100,7 +102,8 @@ def simulate(
     Raises:
         ConfigError: The study, its data or the folder is wrong.
         Refused: Every site refused for want of consent.
-        BudgetExhausted: The budget ended the run early; the last safe model is in the folder.
+        BudgetExhausted: The data have too little left for the study, and nothing was spent; or the budget ended the
+            run early, and the last safe model is in the folder.
         QuorumLost: Too few sites; the last good model is in the folder.
         Interrupted: Ctrl-C; resumable.
     """
@@ -133,6 +136,9 @@ def run_prepared(
         raise ConfigError("tables in memory cannot be handed to Ray", hint="use the inprocess backend")
     # A folder in which no round was ever asked holds nothing that a second start could mix or spend twice.
     untouched = asked_rounds(RunFolder(root)) == 0
+    if untouched:
+        refuse_missing_documents(prepared)
+        _refuse_what_does_not_fit(prepared)
     share = max(1, (os.cpu_count() or 1) // min(len(prepared.resolved.roster), os.cpu_count() or 1))
     with claim(root, prepared.resolved, resume=resume or untouched) as folder, _torch_threads(share):
         from fedgen.api.results import finished
@@ -145,6 +151,16 @@ def run_prepared(
         return _run_in(folder, prepared, backend, listener, origin)
 
 
+def _refuse_what_does_not_fit(prepared: Prepared) -> None:
+    """Refuse a study that its data have too little left for, before a folder is made and anything is spent.
+
+    A run that goes on is not asked again: its own rounds are charged already, and some may cost nothing more.
+    """
+    allowance = allowance_of(prepared)
+    if allowance is not None and not allowance.fits:
+        raise allowance.refusal()
+
+
 def _run_in(
     folder: RunFolder, prepared: Prepared, backend: Backend, listener: Listener, origin: Origin | None
 ) -> Run:
@@ -154,12 +170,23 @@ def _run_in(
     desk, plan, watch = open_desk(folder), plan_of(prepared.resolved), Watch(listener)
     sites = SimulatedSites(prepared, folder, desk.keys.signing.public)
     session = Session(
-        prepared, folder, desk.run, plan, Clock.start(folder), backend, sites.spent, sites.charged_rounds
+        prepared,
+        folder,
+        desk.run,
+        plan,
+        Clock.start(folder),
+        backend,
+        sites.spent,
+        sites.charged_rounds,
+        sites.budgets,
     )
     try:
         write_outcome(session, "running")
         try:
-            outcome = _rounds(session, desk, sites, watch, origin)
+            try:
+                outcome = _rounds(session, desk, sites, watch, origin)
+            finally:
+                sites.copy_ledgers()
         except KeyboardInterrupt:
             write_results(session, "interrupted")
             raise Interrupted(
@@ -170,7 +197,7 @@ def _run_in(
         except QuorumLost:
             write_results(session, "quorum")
             if watch.consent_only:
-                _raise_for("quorum", folder, watch)
+                _raise_for("quorum", session, watch)
             raise
         run = write_results(session, outcome)
     except (Interrupted, QuorumLost, Refused):
@@ -180,7 +207,7 @@ def _run_in(
         raise
     finally:
         sites.close()
-    _raise_for(outcome, folder, watch)
+    _raise_for(outcome, session, watch)
     return run
 
 
@@ -209,13 +236,14 @@ def _kept(folder: RunFolder) -> str:
     return "no round was finished, so there is a report and no model"
 
 
-def _raise_for(outcome: str, folder: RunFolder, watch: Watch) -> None:
+def _raise_for(outcome: str, session: Session, watch: Watch) -> None:
     """Turn an early end into its exit code; the folder already holds the last safe model and report."""
+    folder, shared = session.folder, session.prepared.study.simulation.ledgers is not None
     if outcome == "budget":
         raise BudgetExhausted(
             f"the budget of the sites ended the run; {_kept(folder)}",
             where=folder.root,
-            hint="see report.html",
+            hint="see report.html" + ("; other studies spend on the same data" if shared else ""),
         )
     if outcome == "quorum" and watch.consent_only:
         raise Refused(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from fedgen.api.allowance import budgets_of
 from fedgen.api.bench import Bench
 from fedgen.api.homes import home_of, rules_of
+from fedgen.api.policy_home import SimulatedPolicy
 from fedgen.api.rehearsal import RehearsedSite, late_or_lost
 from fedgen.crypto.digest import sha256_hex
 from fedgen.dpsgd.noise import NoiseSource
@@ -75,7 +76,9 @@ class SimulatedSites:
         self._sites: dict[int, RehearsedSite] = {}
         self._ledgers: OrderedDict[str, Ledger] = OrderedDict()
         path = prepared.consent_path()
-        self._consent = None if path is None else SharedConsent(path)
+        packs = prepared.study.policy.packs
+        self._consent = None if path is None or packs else SharedConsent(path)
+        self._policy = SimulatedPolicy(prepared, folder) if packs else None
         self._names = [entry.name for entry in prepared.resolved.roster]
         self._home = home_of(prepared, folder)
         self._limits = self._home.limits(prepared)
@@ -135,6 +138,8 @@ class SimulatedSites:
         for ledger in self._ledgers.values():
             ledger.close()
         self._ledgers.clear()
+        if self._policy is not None:
+            self._policy.close()
 
     # -- the parts of a site ------------------------------------------------------------------------
 
@@ -155,8 +160,13 @@ class SimulatedSites:
             clock=self._clock(),
             incidents=IncidentLog(folder / "incidents.jsonl"),
             memory=Memory(
-                folder / "invitation" if self._many_processes else None, folder / "answer", durable=False
+                folder / "invitation" if self._many_processes else None,
+                folder / "answer",
+                released=folder / "released" if self._many_processes else None,
+                durable=False,
             ),
+            uses=None if self._policy is None else self._policy.uses(number),
+            policy=None if self._policy is None else self._policy.desk(number),
         )
         site.faults = self._faults(name)
         return site

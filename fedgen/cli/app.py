@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def command() -> click.Command:
     """Return the whole command line."""
-    from fedgen.cli import ledger, verbs  # registers the verbs on `app`
+    from fedgen.cli import consent, ledger, policy, rights, verbs  # registers the verbs on `app`
     from fedgen.cli.help import PlainHelp
     from fedgen.cli.selftest import selftest
 
@@ -39,6 +39,9 @@ def command() -> click.Command:
         verbs.register(app)
         ledger.register_ledger(app)
         ledger.register_audit(app).command("selftest", cls=PlainHelp)(selftest)
+        policy.register(app)
+        consent.register(app)
+        rights.register(app)
         later.register(app)
     whole = get_command(app)
     if isinstance(whole, click.Group):  # typer puts groups last; what is not built yet comes last here

@@ -17,7 +17,15 @@ ARGUMENTS: Final = {
     "DIR": "Folder to make; must not hold a study.",
     "STUDY": "The study file, YAML or TOML.",
     "RUN": "The run folder.",
-    "PATH": "A ledger, or a run folder.",
+    "SUBJECT": "The person's identifier in the consent store.",
+    "FILE": "The file to read.",
+    "CASES": "Cases as JSON: a list of them, or one.",
+    "PACK": "A pack: gdpr, ccpa, baseline, or a path.",
+    "PACK...": "Packs: gdpr, ccpa, baseline, or paths.",
+    "OLD": "The pack in force: a name or a path.",
+    "NEW": "The proposed pack, for the same law.",
+    "TASK": "Number of the task.",
+    "PATH": "A ledger's file or URL, a run folder, or a folder of ledgers.",
 }
 
 

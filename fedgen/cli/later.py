@@ -11,10 +11,6 @@ if TYPE_CHECKING:
 
 LATER: Final = {
     "train": "run a study on deployed sites",
-    "policy": "lint, decide, explain and compare policy packs",
-    "consent": "keep the consent event log",
-    "erase": "erase a subject",
-    "retention": "sweep what is past its retention",
     "site": "run a data holder's site",
     "server": "run a coordinator",
     "keys": "make and rotate keys",

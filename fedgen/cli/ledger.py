@@ -142,7 +142,7 @@ def audit_budget(
     path: LedgerPath,
     delta: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Default: that of the run's study, or 1e-5 for a ledger."),
+        typer.Option(metavar="X", help="Default: that of the study or the ceilings, or 1e-5."),
     ] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path

@@ -34,7 +34,7 @@ class RosterEntry(Frozen):
 
     Attributes:
         name: Such as ``site-01``.
-        rows: Its declared size: a public, rounded figure, never an exact count.
+        rows: Its declared size: a public figure to two digits, which below 100 may be exact; no ε covers it.
         persons: How many persons these rows are of, declared alike; there with ``unit: person``, and only there.
     """
 

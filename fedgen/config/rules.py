@@ -34,7 +34,7 @@ def check_rules(study: Study) -> None:
             key=missing[0].key,
             hint=f"{hint}; also not in this version: {others}" if others else hint,
         )
-    for rule in (_model, _exchange, _quorum, _faults):
+    for rule in (_model, _exchange, _quorum, _faults, _stated):
         for flaw in rule(study):
             raise flaw
 
@@ -58,12 +58,6 @@ def _not_in_this_version(study: Study) -> Iterator[Flaw]:
             "Poisson sampling is accounted under add_or_remove only",
             key=("privacy", "relation"),
             hint="use relation: add_or_remove",
-        )
-    if study.policy.packs:
-        yield Flaw(
-            "policy packs are not in this version, they come in a later one",
-            key=("policy", "packs"),
-            hint="leave packs out; consent is enforced through policy.consent",
         )
     if study.release.gate is not None:
         yield Flaw(
@@ -126,4 +120,15 @@ def _faults(study: Study) -> Iterator[Flaw]:
                 f"the study has {study.training.rounds} rounds",
                 key=("simulation", "faults", position, "round"),
                 hint="choose a round within them",
+            )
+
+
+def _stated(study: Study) -> Iterator[Flaw]:
+    names = study.data.sites.names() if study.policy.sites else ()
+    for site in study.policy.sites or {}:
+        if site not in names:
+            yield Flaw(
+                "no such site in the roster",
+                key=("policy", "sites", site),
+                hint=f"names run from {names[0]} to {names[-1]}",
             )

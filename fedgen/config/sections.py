@@ -8,8 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fedgen.config.base import Frozen
-from fedgen.config.fields import MAX_SITES, Count, Number, Positive, Slug, Text, Whole, Word, not_boolean
+from fedgen.config.fields import MAX_SITES, Count, Number, Positive, Text, Whole, Word, not_boolean
+from fedgen.config.policy import MAX_PACKS, DocumentsSpec, PackKeys, RecordsSpec, Sha256, Stated
 from fedgen.errors import ConfigError
+from fedgen.messages import SiteName
 from fedgen.models.options import ModelName, ModelOptions, complete
 from fedgen.schema.yamlsource import Flaw
 
@@ -158,18 +160,57 @@ class PolicySpec(Frozen):
     """What the rows may be used for, and who has agreed.
 
     Attributes:
-        packs: Rule packs; none in this version.
+        packs: Rule packs that decide beside the sites' own: names of shipped ones, or paths.
+        pins: Digest of each pack, so that everybody means the same; filled in when the study is resolved.
+        pack_keys: Ed25519 public keys, hex, whose signatures on packs count; simulation only, a site names its own.
         purpose: The purpose for which consent is asked.
         consent: Path of the consent log, relative to the study file; None where consent is not the ground.
-        regime: Whether a silent subject is out (``opt-in``) or in (``opt-out``).
+        regime: Whether a silent subject is out (``opt-in``) or in (``opt-out``); packs know their own answer.
         min_cohort: A site with fewer permitted rows does not train.
+        confirm: Ask every site once more right before its update is summed; always so with packs or a consent log.
+        subjects: Path of the people's profiles: subject, birth_date, residence, timezone; simulation only.
+        records: What holds for the rows; a site's own file wins.
+        documents: The documents behind the run; a site's own file wins.
+        sites: What single sites state instead, by name; simulation only, in place of their own files.
     """
 
-    packs: tuple[Slug, ...] = ()
+    packs: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKS)] = ()
+    pins: dict[Word, Sha256] | None = None
+    pack_keys: PackKeys | None = None
     purpose: Word = "train_generator"
     consent: Text | None = None
     regime: Literal["opt-in", "opt-out"] = "opt-in"
     min_cohort: Count = 10
+    confirm: bool | None = None
+    subjects: Text | None = None
+    records: RecordsSpec | None = None
+    documents: DocumentsSpec | None = None
+    sites: dict[SiteName, Stated] | None = None
+
+    @property
+    def confirms(self) -> bool:
+        """Whether every site is asked once more right before its update is summed."""
+        return bool(self.confirm or self.packs or self.consent is not None)
+
+    def stated(self, site: str) -> Stated:
+        """Return what the study states for one site."""
+        everywhere = Stated(records=self.records, documents=self.documents)
+        return (self.sites or {}).get(site, Stated()).over(everywhere)
+
+    @model_validator(mode="after")
+    def _packs_have_what_they_read(self) -> PolicySpec:
+        if not self.packs:
+            for name in ("pins", "pack_keys", "subjects", "records", "documents", "sites"):
+                if getattr(self, name) is not None:
+                    raise Flaw(f"{name} belongs to packs", key=(name,), hint="name packs, or leave it out")
+            return self
+        if self.confirm is False:
+            raise Flaw(
+                "packs ask every site before its update is summed", key=("confirm",), hint="leave confirm out"
+            )
+        if self.regime != "opt-in":
+            raise Flaw("packs know what silence means", key=("regime",), hint="leave regime out")
+        return self
 
 
 class ReleaseSpec(Frozen):

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Count, OpenUnit, Positive, Text
+from fedgen.config.policy import SitePolicySpec
 from fedgen.messages import SiteName
 from fedgen.schema.yamlsource import Flaw, Lines, explain, load_yaml
 
@@ -54,6 +55,7 @@ class SiteSpec(Frozen):
         consent: Path of its consent log, or None where consent is not the ground.
         min_cohort: With fewer permitted rows it does not train, whatever a study says.
         ceilings: What may be spent.
+        policy: What its packs, its consent store and its documents are; None where a consent log is all there is.
         keys: Folder of its private keys.
         ledger: Path or URL of its ledger; a URL may hold a password, and is never shown.
         durable: Whether the ledger is flushed to the disk before each release; only a simulation may say no.
@@ -66,6 +68,7 @@ class SiteSpec(Frozen):
     schema_file: Text | None = Field(default=None, alias="schema")
     consent: Text | None = None
     min_cohort: Count = 10
+    policy: SitePolicySpec | None = None
     ceilings: Ceilings
     keys: Text
     ledger: Annotated[Text, Field(repr=False)]

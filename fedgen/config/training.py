@@ -22,10 +22,13 @@ from fedgen.config.fields import (
     Whole,
 )
 from fedgen.config.site import Ceilings
+from fedgen.privacy.events import SIGMA_MAX, SIGMA_MIN
 from fedgen.privacy.units import Relation, Trust, Unit
 from fedgen.schema.yamlsource import Flaw
 
 MOST_ROWS_EACH: Final = 2**20  # as fedgen.dpsgd.persons says; this module never loads it
+CLIP_MIN: Final = 1e-9  # times any noise multiplier, the noise stays a number that float32 can hold
+CLIP_MAX: Final = 1e9
 
 
 class PrivacySpec(Frozen):
@@ -36,10 +39,10 @@ class PrivacySpec(Frozen):
         trust: Where the noise is added, and so against whom ε holds. Required.
         relation: Neighbouring relation; Poisson sampling is accounted under ``add_or_remove`` only.
         epsilon: What may be spent over the whole study; the noise is calibrated to it.
-        noise_multiplier: The noise itself, as a multiple of ``clip``. Exactly one of the two is given.
+        noise_multiplier: The noise itself, as a multiple of ``clip``, in [0.01, 1e6]. Exactly one of the two is given.
         delta: In (0, 1). Required.
-        clip: Bound C on what one unit adds to a sum, in L2, positive: a record's gradient, the gradients of all
-            rows of a person together, or the whole change a site makes to the weights in a round.
+        clip: Bound C on what one unit adds to a sum, in L2, in [1e-9, 1e9]: a record's gradient, the gradients of
+            all rows of a person together, or the whole change a site makes to the weights in a round.
         rows_per_person: Unit ``person`` only: most rows of one person in a step, chosen anew in each. The bound C
             holds whatever it is, so it decides what is learnt and not what is promised; None means 8.
         insecure_seed: Makes a run repeatable and not private; every output says so.
@@ -49,9 +52,11 @@ class PrivacySpec(Frozen):
     trust: Trust
     relation: Relation = Relation.ADD_OR_REMOVE
     epsilon: Positive | None = None
-    noise_multiplier: Positive | None = None
+    noise_multiplier: (
+        Annotated[float, Number, Field(ge=SIGMA_MIN, le=SIGMA_MAX, allow_inf_nan=False)] | None
+    ) = None
     delta: OpenUnit
-    clip: Positive = 1.0
+    clip: Annotated[float, Number, Field(ge=CLIP_MIN, le=CLIP_MAX, allow_inf_nan=False)] = 1.0
     rows_per_person: Annotated[int, Number, Field(ge=1, le=MOST_ROWS_EACH)] | None = None
     insecure_seed: Whole | None = None
 

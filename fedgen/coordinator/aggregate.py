@@ -69,22 +69,31 @@ class StreamingSum:
             IntegrityError: ``replayed``, ``wrong-shape`` or ``not-finite``; the sum is unchanged.
         """
         positive(weight=weight)
-        if site in self._sites:
-            raise IntegrityError("a second update from one site", code=Code.REPLAYED)
-        if len(update) != 4 * len(self._total):
-            raise IntegrityError("an update of another length", code=Code.WRONG_SHAPE)
-        vector = np.frombuffer(update, dtype="<f4")
-        largest = float(np.abs(vector).max())  # a NaN among the values is the maximum
-        if not largest <= min(limit, _LARGEST):
-            raise IntegrityError(
-                "an update with a NaN, an infinity or a value too large", code=Code.NOT_FINITE
-            )
+        vector = self.check(site, update, limit=limit)
         if weight == 1:
             self._total += vector
         else:
             self._total += weight * vector.astype(np.float64)
         self._weight += weight
         self._sites.append(site)
+
+    def check(self, site: str, update: memoryview | bytes, *, limit: float = math.inf) -> NDArray[np.float32]:
+        """Return an update's values if :meth:`add` would take it; the sum is unchanged.
+
+        Raises:
+            IntegrityError: As :meth:`add`.
+        """
+        if site in self._sites:
+            raise IntegrityError("a second update from one site", code=Code.REPLAYED)
+        if len(update) != 4 * len(self._total):
+            raise IntegrityError("an update of another length", code=Code.WRONG_SHAPE)
+        vector: NDArray[np.float32] = np.frombuffer(update, dtype="<f4")
+        largest = float(np.abs(vector).max())  # a NaN among the values is the maximum
+        if not largest <= min(limit, _LARGEST):
+            raise IntegrityError(
+                "an update with a NaN, an infinity or a value too large", code=Code.NOT_FINITE
+            )
+        return vector
 
     @property
     def sites(self) -> tuple[str, ...]:

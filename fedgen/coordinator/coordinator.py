@@ -22,7 +22,7 @@ from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Header, sign_frame
 from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.events import RoundFinished, SiteRefused, StudyFinished, StudyStarted
-from fedgen.messages import Join, Kind, Settle, Train, encode
+from fedgen.messages import Confirm, Join, Kind, Settle, Train, encode
 from fedgen.privacy.units import Unit
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fedgen.training.learner import Learner
     from fedgen.training.optimizer import LearnerOptimizer
 
+_MOST_HELD: Final = 256 * 2**20  # bytes of updates that wait for their sites' word before they are summed
 _LARGEST_CHANGE: Final = 1e6  # of one weight in one round; training that goes this far has long diverged
 
 
@@ -82,6 +83,7 @@ class Coordinator:
         - After a crash, ``run`` continues with the round after the last checkpoint, under a new attempt.
         - When sites run out of budget or the quorum is lost, the last good model is kept and named.
         - While the quorum holds, nothing that a site sends ends the run.
+        - Where the study confirms, no update is summed that its site did not vouch for right before.
         - With ``unit: site`` every site has weight one, and the sum is divided by the size of the roster: neither a
           site's size nor the number that answered is in the model.
 
@@ -264,8 +266,10 @@ class Coordinator:
             self._keys.sealing,
             limits=self._limits,
             absent=self._absent,
+            confirms=self._study.study.policy.confirms,
         )
         bytes_in = 0
+        waiting: dict[int, str] = {}
         for answer in transport.exchange(frame, nodes, self._timeout, f"round-{number}"):
             if answer.reply is None:
                 continue
@@ -273,10 +277,32 @@ class Coordinator:
             verdict = fold.accept(answer.reply)
             if verdict.code is not None:
                 self._listener(SiteRefused(round=number, site=verdict.site or "?", code=verdict.code))
+            elif verdict.site in fold.held:
+                waiting[answer.node] = verdict.site or "?"
+                if fold.held_bytes > _MOST_HELD:
+                    self._confirm(transport, fold, ask, waiting)
+        self._confirm(transport, fold, ask, waiting)
         closed = fold.close()
         advanced = self._advance(number, closed, progress) if closed.present >= self._quorum else None
         self._finish(ask, closed, started, bytes_in, len(frame) * len(nodes), advanced)
         return closed, advanced or progress
+
+    def _confirm(self, transport: Transport, fold: Round, ask: Ask, waiting: dict[int, str]) -> None:
+        """Ask the sites whose updates wait whether they may be summed, and sum each as its word comes."""
+        if not waiting:
+            return
+        message = Confirm(study_hash=ask.study_hash, run=ask.run, round=ask.round, attempt=ask.attempt)
+        frame = self._signed(message, b"", Kind.CONFIRM, ask.round, ask.attempt)
+        group = f"confirm-{ask.round}"
+        for answer in transport.exchange(frame, list(waiting), self._timeout, group):
+            if answer.reply is None:
+                continue
+            verdict = fold.confirm(answer.reply)
+            if verdict.code is not None:
+                self._listener(SiteRefused(round=ask.round, site=verdict.site or "?", code=verdict.code))
+        for site in fold.drop_held():
+            self._listener(SiteRefused(round=ask.round, site=site, code=Code.DROPPED))
+        waiting.clear()
 
     def _advance(self, number: int, closed: Closed, progress: Progress) -> Progress:
         """Turn a round's sum into new weights."""

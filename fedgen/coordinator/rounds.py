@@ -10,6 +10,9 @@ Rules, in the order they are checked for each reply:
 
 A reply that breaks a rule changes nothing: it is named with a code and the round goes on. At the end the
 round stands if the quorum holds, else it never happened and the last good model is kept.
+
+Where a study confirms, an update that passed waits until its site says once more that it may be summed; a no, or
+silence, drops it (docs/adr/0015-confirm-before-summing.md).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from fedgen.coordinator.aggregate import Aggregate, StreamingSum
 from fedgen.crypto.envelope import Expectation, ReplayGuard, agree, open_frame, peek
 from fedgen.errors import Code, IntegrityError
-from fedgen.messages import Kind, Refusal, Trained, Wire, decode
+from fedgen.messages import Confirmed, Kind, Refusal, Trained, Wire, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +98,7 @@ class Round:
         sealing_key: Our private key, to open sealed updates.
         limits: Largest absolute value an update of each site can hold; a site left out has none.
         absent: Sites that do not take part, with the code they gave when they were invited.
+        confirms: Whether an update waits for its site's word before it is summed.
     """
 
     def __init__(
@@ -106,8 +110,12 @@ class Round:
         *,
         limits: Mapping[str, float] | None = None,
         absent: Mapping[str, Code] | None = None,
+        confirms: bool = False,
     ) -> None:
         self._ask = ask
+        self._confirms = confirms
+        self._held: dict[str, tuple[bytes, Mapping[str, str]]] = {}
+        self._dropped: set[str] = set()
         self._roster = roster
         self._weights = weights
         self._sealing_key = sealing_key
@@ -141,8 +149,55 @@ class Round:
             return self._no(site, error.code)
         if isinstance(message, Refusal):
             return self._no(site, message.code)
+        if self._confirms:
+            self._held[site] = bytes(body), excluded
+        else:
+            self._excluded[site] = excluded
+        return Verdict(site=site, code=None, excluded=excluded)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Sites whose updates wait for a word before they are summed."""
+        return tuple(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of these updates."""
+        return sum(len(body) for body, _ in self._held.values())
+
+    def confirm(self, reply: bytes) -> Verdict:
+        """Sum the update of a site that says it still may be; drop it on any other word of that site.
+
+        An answer that bears nobody's signature changes nothing, and so drops nothing.
+        """
+        try:
+            message, _body, site = open_reply(
+                reply,
+                roster=self._roster,
+                sealing_key=self._sealing_key,
+                ask=self._ask,
+                answers=Kind.CONFIRMED,
+            )
+        except IntegrityError as error:
+            return Verdict(site=signer_of(reply, self._roster, self._ask), code=error.code)
+        if site not in self._held:
+            return Verdict(site=site, code=Code.REPLAYED)
+        body, excluded = self._held.pop(site)
+        if not isinstance(message, Confirmed):
+            self._dropped.add(site)
+            return self._no(site, message.code if isinstance(message, Refusal) else Code.OUT_OF_ORDER)
+        self._sum.add(site, body, self._weights[site], limit=self._limits.get(site, math.inf))
         self._excluded[site] = excluded
         return Verdict(site=site, code=None, excluded=excluded)
+
+    def drop_held(self) -> tuple[str, ...]:
+        """Drop the updates whose sites did not say a word, and return whose they were."""
+        silent = self.held
+        for site in silent:
+            del self._held[site]
+            self._dropped.add(site)
+            self._no(site, Code.DROPPED)
+        return silent
 
     def _no(self, site: str, code: Code) -> Verdict:
         """Note the first answer a site gave to this very question that is not in the sum."""
@@ -160,15 +215,22 @@ class Round:
             raise IntegrityError("an update for other weights", code=Code.STALE_ROUND)
         if message.parameters != ask.parameters or message.steps != ask.steps:
             raise IntegrityError("an update of another shape", code=Code.WRONG_SHAPE)
-        self._sum.add(site, body, self._weights[site], limit=self._limits.get(site, math.inf))
+        if site in self._held or site in self._dropped:
+            raise IntegrityError("a second update from one site", code=Code.REPLAYED)
+        limit = self._limits.get(site, math.inf)
+        if self._confirms:
+            self._sum.check(site, body, limit=limit)
+        else:
+            self._sum.add(site, body, self._weights[site], limit=limit)
         return message.excluded
 
     def close(self) -> Closed:
         """End the round: late replies are no longer looked at.
 
         What a site answered to this very question counts first; then what else it signed (an old round, another
-        study); then what it said when it was invited.
+        study); then what it said when it was invited. An update that still waits for its site's word is dropped.
         """
+        self.drop_held()
         present = set(self._sum.sites)
         codes = {**self._absent, **self._stray, **self._said}
         missing = {site: codes.get(site, Code.DROPPED) for site in self._roster if site not in present}

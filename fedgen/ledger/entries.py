@@ -181,10 +181,89 @@ class Closed:
             raise ValueError(f"outcome must be one of {', '.join(sorted(OUTCOMES))}")
 
 
-Entry: TypeAlias = Opened | Admitted | Refused | Reserved | Settled | Closed
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Which of a site's rows might be used in a round, and on what that rests; it names nobody.
+
+    Written before the round is reserved, and again when a later check of the same attempt takes a row back: then the
+    update is discarded, or is not summed. The ledger stays at the site, so counts are exact.
+
+    Attributes:
+        study_hash: Hash of the resolved study, hex.
+        run: Identity of the run, hex.
+        round: One-based.
+        attempt: One-based.
+        check: ``load``, ``commit`` or ``sum``: before rows are read, before the update leaves, before it is summed.
+        revoked: Rows that were used and are no longer permitted; 0 for ``load``.
+        asked_at: T, microseconds since 1970 in UTC.
+        known_at: K, likewise.
+        store_batches: Where the consent store stood: its batches,
+        store_digest: the digest of the last one, hex,
+        store_consent: the number of its last consent event,
+        store_rights: and of its last rights event.
+        purpose: What was asked.
+        operation: For what.
+        destination: Country the update goes to; empty if nobody said.
+        packs: ``(law, id, version, sha256)`` of each pack.
+        engine: Version of the engine.
+        considered: Rows asked about.
+        allowed: Rows that might be used.
+        reasons: Reason code and rows, in order of code; they sum to ``considered``.
+        mask: Digest of which rows might be used, hex (docs/spec/ledger.md).
+    """
+
+    kind: ClassVar[str] = "decided"
+    study_hash: str
+    run: str
+    round: int
+    attempt: int
+    check: str
+    revoked: int
+    asked_at: int
+    known_at: int
+    store_batches: int
+    store_digest: str
+    store_consent: int
+    store_rights: int
+    purpose: str
+    operation: str
+    destination: str
+    packs: tuple[tuple[str, str, str, str], ...]
+    engine: str
+    considered: int
+    allowed: int
+    reasons: tuple[tuple[str, int], ...]
+    mask: str
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _hex(study_hash=self.study_hash, run=self.run, mask=self.mask, store_digest=self.store_digest)
+        _whole(1, round=self.round, attempt=self.attempt)
+        _whole(0, revoked=self.revoked, considered=self.considered, allowed=self.allowed)
+        _whole(0, batches=self.store_batches, consent=self.store_consent, rights=self.store_rights)
+        _text(purpose=self.purpose, operation=self.operation, engine=self.engine)
+        if self.destination:
+            _text(destination=self.destination)
+        if self.check not in CHECKS:
+            raise ValueError(f"check must be one of {', '.join(CHECKS)}")
+        for moment in (self.asked_at, self.known_at):
+            if isinstance(moment, bool) or not isinstance(moment, int):
+                raise ValueError("instants are whole microseconds")  # noqa: TRY004 -- one error for whatever is malformed
+        for law, name, version, digest in self.packs:
+            _text(law=law, id=name, version=version)
+            _hex(sha256=digest)
+        for code, rows in self.reasons:
+            _text(code=code)
+            _whole(0, rows=rows)
+        if sum(rows for _, rows in self.reasons) != self.considered or self.allowed > self.considered:
+            raise ValueError("reasons must sum to the rows considered")
+
+
+CHECKS: Final = ("load", "commit", "sum")
+Entry: TypeAlias = Opened | Admitted | Refused | Reserved | Settled | Closed | Decided
 
 _KINDS: Final[dict[str, type[Any]]] = {
-    entry.kind: entry for entry in (Opened, Admitted, Refused, Reserved, Settled, Closed)
+    entry.kind: entry for entry in (Opened, Admitted, Refused, Reserved, Settled, Closed, Decided)
 }
 
 
@@ -240,6 +319,9 @@ def _parse(body: bytes) -> tuple[Entry, datetime]:
     time = datetime.fromisoformat(values.pop("time"))
     if make is Reserved:
         values["event"] = from_json(values["event"])
+    if make is Decided:
+        values["packs"] = tuple(tuple(pack) for pack in values["packs"])
+        values["reasons"] = tuple((code, rows) for code, rows in values["reasons"])
     entry: Entry = make(**values)
     if to_body(entry, time) != body:
         raise ValueError("an entry that is not in canonical form")

@@ -28,6 +28,7 @@ from fedgen.ledger.checkpoint import Checkpoint, Signer, beside
 from fedgen.ledger.entries import (
     Admitted,
     Closed,
+    Decided,
     Entry,
     Opened,
     Recorded,
@@ -172,11 +173,11 @@ class Ledger:
         """Append an admission, a refusal or a closing.
 
         Raises:
-            ValueError: The entry has its own verb: :meth:`open`, :meth:`reserve`, :meth:`settle`.
+            ValueError: The entry has its own verb: :meth:`open`, :meth:`decided`, :meth:`reserve`, :meth:`settle`.
             IntegrityError: The file was damaged or rolled back (code ``ledger``).
             OSError: The disk is full or broken.
         """
-        if isinstance(entry, (Opened, Reserved, Settled)):
+        if isinstance(entry, (Opened, Reserved, Settled, Decided)):
             raise ValueError(f"a {entry.kind} entry is not appended; it has its own verb")  # noqa: TRY004 -- not a type fault
         return self._group.take(lambda connection: self._write(connection, entry, None, datetime.now(UTC)))
 
@@ -199,6 +200,25 @@ class Ledger:
             if not self._tally.is_news(entry):
                 return None
             return self._write(connection, entry, None, datetime.now(UTC))
+
+        return self._group.take(act)
+
+    def decided(self, entry: Decided) -> Receipt | None:
+        """Append what was decided on a site's rows, once for each attempt and check; again adds nothing.
+
+        Returns:
+            Where it stands, or None if it was said before.
+
+        Raises:
+            IntegrityError: The ledger was damaged or rolled back (code ``ledger``).
+            OSError: The disk is full or broken.
+        """
+        once = f"decided {entry.study_hash} {entry.run} {entry.round} {entry.attempt} {entry.check}"
+
+        def act(connection: sa.Connection) -> Receipt | None:
+            if connection.execute(db.said_before, {"once": once}).first():
+                return None
+            return self._write(connection, entry, once, datetime.now(UTC))
 
         return self._group.take(act)
 
@@ -348,7 +368,7 @@ class Ledger:
                 f"this data set was charged per {' and per '.join(sorted(others))} before, and a charge per {unit} "
                 "does not compose with that",
                 where=str(self._database),
-                hint=f"set privacy.unit to {min(others)} in the study, or declare the rows as another data set",
+                hint=f"set privacy.unit to {min(others)} in the study; another ledger gives nothing back",
             )
 
     @contextmanager

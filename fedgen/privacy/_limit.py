@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from fedgen.privacy.events import Gaussian, Laplace, Merged
+from fedgen.privacy.events import SIGMA_MIN, Gaussian, Laplace, Merged
 from fedgen.privacy.units import Relation
 
 _EXP_MAX: Final = 700.0
@@ -38,7 +38,8 @@ def first_noise(q: float, steps: int, epsilon: float, delta: float, relation: Re
     mu = mu_of(epsilon, delta)
     if q == 1.0:
         return math.sqrt(factor * steps) / mu
-    return math.sqrt(factor / math.log1p(mu**2 / (q**2 * steps)))
+    drawn = q**2 * steps  # underflows to zero where next to nobody is ever drawn
+    return max(SIGMA_MIN, math.sqrt(factor / math.log1p(mu**2 / drawn))) if drawn > 0.0 else SIGMA_MIN
 
 
 def mu_of(epsilon: float, delta: float) -> float:

@@ -23,6 +23,7 @@ _ROUNDING: Final = 2.0**-53
 _EXCESS: Final = (
     2.0**-38
 )  # mass above one, times the grid's width, that a sampled step has (measured, q down to 1e-8)
+_LEAST_VARIANCE: Final = 1e-200  # of a loss; its grid's points stay numbers, and so do their squares
 _EXCESS_MAX: Final = 64.0  # of a composition, as a logarithm; at 709 its powers overflow
 
 
@@ -63,6 +64,11 @@ def _reach(event: Gridded, count: int, relation: Relation) -> float:
     largest = 10 * inverse + inverse**2 / 2
     above = math.log1p(event.q * math.expm1(largest)) if largest < 600 else largest + math.log(event.q)  # noqa: PLR2004 -- exp overflows at 709
     return max(above, 0.0) + min(largest, -math.log1p(-event.q))
+
+
+def measurable(merged: GriddedWork, relation: Relation) -> bool:
+    """Return whether the loss of a step is large enough for a grid: at a rate of 1e-170 its square is no number."""
+    return sum(_variance(event, count, relation) for event, count in merged) > _LEAST_VARIANCE
 
 
 def first_interval(merged: GriddedWork, relation: Relation) -> float:

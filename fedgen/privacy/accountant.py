@@ -88,7 +88,7 @@ def _epsilon(merged: Merged, delta: float, relation: Relation) -> Figure:
     if not merged:
         return Figure(0.0, delta, "pld")
     gridded = _loss.gridded(merged)
-    if gridded is None:
+    if gridded is None or not _loss.measurable(gridded, relation):
         return _renyi(merged, delta, relation)
     figure, settled = _halved(gridded, delta, relation)
     if settled:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fedgen.privacy.accountant import Figure, epsilon
+from fedgen.privacy.estimate import Estimate, gaussian_estimate
 from fedgen.privacy.units import Relation, Trust, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from fedgen.privacy.events import Counts
+    from fedgen.privacy.events import Counts, Event, PoissonSkellam
     from fedgen.privacy.plan import PrivacyPlan
 
 SEALED: Final = "noise came from a cryptographic generator seeded by the operating system"
@@ -30,8 +31,15 @@ UNSEEN_PERSONS: Final = (
 )
 ONE_NAME: Final = "each person has one identifier at her site, on every record of hers"
 PRESENT: Final = (
-    "which sites are on the roster, and which answer in which round, is no secret; what is hidden is all that a "
-    "site's records say, as against a site with none"
+    "which sites are on the roster, with what declared size, and which answer in which round, is no secret; what is "
+    "hidden is all else that a site's records say, as against a site with none"
+)
+SHARED: Final = (
+    "every site but those named adds its share of the noise, and no sum of fewer than {least} sites is opened"
+)
+REHEARSED: Final = (
+    "sums were taken without masks (protocol: sum), as a rehearsal: it shows what the coordinator would see, and "
+    "whoever runs it sees more"
 )
 
 _AGAINST: Final = {
@@ -85,6 +93,7 @@ class Statement:
         accountant: ``"pld"``, ``"rdp"``, or ``"none"``.
         proved: The bound is proved and its assumptions are the ones listed.
         assumes: What must hold, in words.
+        estimate: Where the bound is for integer noise, what Gaussian noise of its variance would cost: no bound.
     """
 
     unit: Unit
@@ -97,6 +106,7 @@ class Statement:
     accountant: str
     proved: bool
     assumes: tuple[str, ...]
+    estimate: Estimate | None = None
 
     def sentence(self) -> str:
         """Return the claim as one English sentence."""
@@ -106,12 +116,22 @@ class Statement:
         proof = "proved with" if self.proved else "not proved; computed with"
         return (
             f"{_capital(self.scope)}: against {self.against}, {change} is hidden up to "
-            f"{phrase(self.epsilon, self.delta)} ({proof} {_ACCOUNTANTS[self.accountant]})."
+            f"{phrase(self.epsilon, self.delta)} ({proof} {_ACCOUNTANTS[self.accountant]}"
+            f"{self._beside()})."
         )
 
+    def _beside(self) -> str:
+        """Return what stands beside the bound, and says that it is none."""
+        if self.estimate is None:
+            return ""
+        about = phrase(self.estimate.about, self.estimate.delta)
+        return f"; about {about} if it were {self.estimate.basis}: an estimate, not a bound"
+
     def to_json(self) -> dict[str, Any]:
-        """Return the claim as JSON values."""
+        """Return the claim as JSON values; an estimate only where there is one."""
+        beside = {} if self.estimate is None else {"estimate": _estimated(self.estimate)}
         return {
+            **beside,
             "unit": self.unit.value,
             "relation": self.relation.value,
             "trust": self.trust.value,
@@ -182,6 +202,118 @@ def _claim(
         proved=bounded,
         assumes=assumes if bounded else (),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Facing:
+    """What is left to hide one unit from somebody who knows some sites' shares of the noise.
+
+    Attributes:
+        colluders: How many sites' shares.
+        event: What one aggregate then costs.
+    """
+
+    colluders: int
+    event: PoissonSkellam
+
+
+class Shared(Protocol):
+    """A plan whose noise comes in shares, whatever class holds it."""
+
+    @property
+    def unit(self) -> Unit: ...  # noqa: D102 -- see Unit
+    @property
+    def trust(self) -> Trust: ...  # noqa: D102 -- see Trust
+    @property
+    def relation(self) -> Relation: ...  # noqa: D102 -- see Relation
+    @property
+    def delta(self) -> float: ...  # noqa: D102 -- in (0, 1)
+    @property
+    def event(self) -> PoissonSkellam: ...  # noqa: D102 -- what one aggregate was charged as
+
+
+def state_distributed(
+    plan: Shared,
+    spent: Mapping[str, Counts],
+    facing: Sequence[Facing],
+    *,
+    assumed: int,
+    least: int,
+    private: bool = True,
+    masked: bool = True,
+) -> tuple[Statement, ...]:
+    """Return what a run with noise in shares can claim: against the coordinator alone, and with sites that help it.
+
+    Guarantees:
+        - Each figure is for the site that was charged most, at the fewest survivors; the bound is Rényi's, an estimate
+          stands beside it.
+        - One curious site is faced with what is left when its own share is known: the same as one site that helps the
+          coordinator. The claim names both.
+        - More colluders than the study assumes are named as such.
+        - ``private=False`` promises nothing, whatever was spent; a sum without masks says so.
+
+    Args:
+        plan: The plan of the run.
+        spent: For each site, every event charged to its rows in this study.
+        facing: Whom it is about.
+        assumed: Colluders the study assumes, which is what was charged for.
+        least: The fewest sites in a sum that is opened.
+        private: Whether all noise came from the operating system's randomness.
+        masked: Whether sums were masked.
+
+    Raises:
+        ValueError: Something was charged that the plan does not do: then nobody knows what others can see of it.
+    """
+    if any(event != plan.event for counts in spent.values() for event, _ in counts):
+        raise ValueError("something was charged that the plan does not do")
+    most = max((sum(count for _, count in counts) for counts in spent.values()), default=0)
+    disjoint = (DISJOINT,) if plan.unit is Unit.PERSON else ()
+    rehearsed = () if masked else (REHEARSED,)
+    assumes = (*_RESTS_ON[plan.unit], *disjoint, SHARED.format(least=least), *rehearsed)
+    return tuple(_faced(plan, one, most, assumes, assumed, private) for one in facing)
+
+
+def _faced(
+    plan: Shared,
+    facing: Facing,
+    aggregates: int,
+    assumes: tuple[str, ...],
+    assumed: int,
+    private: bool,  # noqa: FBT001 -- file-private, and always named in the signature above
+) -> Statement:
+    """Return the claim against one observer, empty if its noise was not private or there is no bound."""
+    work: tuple[tuple[Event, int], ...] = ((facing.event, aggregates),) if aggregates else ()
+    figure = epsilon(work, plan.delta, relation=plan.relation)
+    bounded = private and math.isfinite(figure.epsilon)
+    return Statement(
+        unit=plan.unit,
+        relation=plan.relation,
+        trust=plan.trust,
+        scope="union",
+        against=_observer(facing.colluders, assumed, plan.unit) if bounded else "anyone",
+        epsilon=figure.epsilon if bounded else None,
+        delta=plan.delta,
+        accountant=figure.accountant if bounded else "none",
+        proved=bounded,
+        assumes=assumes if bounded else (),
+        estimate=gaussian_estimate(work, plan.delta, relation=plan.relation) if bounded and work else None,
+    )
+
+
+def _observer(colluders: int, assumed: int, unit: Unit) -> str:
+    """Return who knows so many shares of the noise."""
+    if colluders == 0:
+        return f"{_OTHERS[unit]} if no site helps it"
+    if colluders == 1:
+        beyond = "" if assumed >= 1 else ", which the study does not assume"
+        return f"one curious site, and the coordinator with the help of one site{beyond}"
+    beyond = "" if colluders <= assumed else ", more than the study assumes"
+    return f"the coordinator with the help of {colluders} sites{beyond}"
+
+
+def _estimated(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as JSON values."""
+    return {"about": estimate.about, "delta": estimate.delta, "basis": estimate.basis, "bound": False}
 
 
 def _clear(plan: PrivacyPlan) -> Statement:

@@ -119,6 +119,25 @@ class SiteRounds:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteBudget:
+    """What one site's data have spent over all studies, and what they may spend; in ready-made words.
+
+    Attributes:
+        site: Its name in the roster.
+        studies: How many other studies have spent on its data.
+        others: What they have spent, as :mod:`fedgen.privacy.statement` wrote it.
+        total: What all studies have spent, this one included.
+        ceilings: What may be spent.
+    """
+
+    site: str
+    studies: int
+    others: str
+    total: str
+    ceilings: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exclusion:
     """How many rows a site left out in a round, as the coarse bucket that left the site.
 
@@ -133,6 +152,38 @@ class Exclusion:
     round: int
     reason: str
     bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackShown:
+    """A policy pack that decided.
+
+    Attributes:
+        law: The law it is for.
+        name: Its identifier and version.
+        sha256: Of its file, hex.
+        signed_off_by: Who took responsibility for it; empty if nobody has.
+    """
+
+    law: str
+    name: str
+    sha256: str
+    signed_off_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonShown:
+    """A reason for which rows were left out, and where the law says so.
+
+    Attributes:
+        reason: As in an :class:`Exclusion`.
+        code: As the site's own evidence has it, such as ``CONSENT_WITHDRAWN``.
+        citations: One for each law that knows the reason.
+    """
+
+    reason: str
+    code: str
+    citations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +312,11 @@ class ReportModel:
         promises: Privacy statements, ready-made.
         epsilon: Upper bounds on what was spent, over rounds, one series per data set.
         epsilon_allowed: What the study may spend, for the chart's limit line.
+        budgets: What sites' data have spent over all studies, where ledgers or ceilings say so.
         participation: One per site of the roster, in roster order.
         exclusions: Buckets of rows left out for want of consent.
+        packs: Policy packs that decided.
+        reasons: What the reasons of ``exclusions`` rest on, where packs decided.
         loss: Losses over rounds.
         loss_basis: Whose data the losses were computed on, one sentence.
         quality: Scores of the synthetic data, or None if it was not evaluated.
@@ -286,8 +340,11 @@ class ReportModel:
     promises: tuple[Promise, ...] = ()
     epsilon: tuple[Series, ...] = ()
     epsilon_allowed: float | None = None
+    budgets: tuple[SiteBudget, ...] = ()
     participation: tuple[SiteRounds, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
+    packs: tuple[PackShown, ...] = ()
+    reasons: tuple[ReasonShown, ...] = ()
     loss: tuple[Series, ...] = ()
     loss_basis: str = ""
     quality: Evaluation | None = None

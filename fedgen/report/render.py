@@ -61,6 +61,7 @@ def sections(model: ReportModel) -> tuple[Section, ...]:
     found = (
         run.promises(model),
         run.spending(model),
+        sites.budgets(model),
         sites.participation(model),
         sites.refusals(model),
         sites.consent(model),

@@ -23,8 +23,8 @@ MAX_FAINT: Final = 60
 def promises(model: ReportModel) -> Section:
     """Return the privacy statements, word for word as they were given."""
     lead = (
-        "What a person whose record was used can rely on. These sentences were written by the program that "
-        "keeps the account, and are repeated here word for word."
+        f"What {words.RELIES.get(model.about.unit, words.RELIES['record'])} can rely on. These sentences were written "
+        "by the program that keeps the account, and are repeated here word for word."
     )
     blocks: tuple[Block, ...] = (Promises(model.promises),)
     if not model.promises:
@@ -61,9 +61,10 @@ def spending(model: ReportModel) -> Section | None:
     blocks: list[Block] = [Split(Figure(chart, key=legend(names, swatches=swatches)), table)]
     if len(shown) < len(series):
         blocks.append(Text(f"The table shows the {len(shown)} sites that spent most, of {len(series):,}."))
+    anybody = words.LEARNS.get(model.about.trust, words.LEARNS["local"])
     lead = (
         "Every round spends a part of what may be spent, and what is spent never comes back. Each line is "
-        "the most that anybody can have learnt, so far, about the records it speaks of."
+        f"the most that {anybody} can have learnt, so far, about what the run protects."
     )
     return Section("spending", "What was spent, round by round", lead, tuple(blocks), _whose(series))
 

@@ -26,6 +26,24 @@ MAX_CHANGES: Final = 60
 LEVELS: Final = 4
 
 
+def budgets(model: ReportModel) -> Section | None:
+    """Return what each site's data have spent over all studies, or None where no ledger outlives the run."""
+    if not model.budgets:
+        return None
+    table = Table(
+        "Spent on each site's data over all studies, upper bounds",
+        ("Site", "Other studies", "Spent by them", "Spent in all", "May be spent"),
+        tuple((b.site, str(b.studies), b.others, b.total, b.ceilings) for b in model.budgets[:MAX_SITES]),
+        numeric=(1,),
+        folded=len(model.budgets) > MAX_OPEN,
+    )
+    lead = (
+        "What was spent on a record never comes back, whoever spent it. Each site's ledger counts every study on "
+        "its data, and no study can raise what the site allows."
+    )
+    return Section("budgets", "What the data have spent over all studies", lead, (table,))
+
+
 def participation(model: ReportModel) -> Section | None:
     """Return who took part in which round, or None without a roster."""
     if not model.participation:
@@ -55,8 +73,8 @@ def participation(model: ReportModel) -> Section | None:
         rest = f"Shown are the {len(shown)} sites that took part least, of {len(model.participation):,}."
         blocks.append(Text(rest))
     lead = (
-        "Each site decides by itself, every round. The declared size is the public, rounded figure in the "
-        "roster, not a count of records."
+        "Each site decides by itself, every round. The declared size is a public figure of the roster, to two "
+        "digits; no ε covers it."
     )
     return Section("participation", "Who took part", lead, tuple(blocks))
 
@@ -97,7 +115,7 @@ def refusals(model: ReportModel) -> Section | None:
 
 def consent(model: ReportModel) -> Section | None:
     """Return rows left out for want of consent, over rounds, or None if no site reported any."""
-    if not model.exclusions:
+    if not model.exclusions and not model.packs:
         return None
     lead = (
         "Before every round each site looks up who consents to this purpose at that moment, so a withdrawal "
@@ -120,7 +138,29 @@ def consent(model: ReportModel) -> Section | None:
         blocks.append(table)
     if not blocks:
         blocks.append(Text("Every record had consent in every round."))
-    return Section("consent", "Records left out for want of consent", lead, tuple(blocks))
+    if not model.packs:
+        return Section("consent", "Records left out for want of consent", lead, tuple(blocks))
+    return Section("consent", "Records left out by policy", lead, (*_law(model, known), *blocks))
+
+
+def _law(model: ReportModel, known: dict[tuple[str, str], dict[int, str]]) -> tuple[Block, ...]:
+    """Return which packs decided, and where the law says what each reason rests on."""
+    packs = Table(
+        "Packs that decided (engineering input, not legal advice)",
+        ("Law", "Pack", "SHA-256", "Signed off by"),
+        tuple((it.law, it.name, it.sha256, it.signed_off_by or "nobody") for it in model.packs),
+    )
+    rows = []
+    for it in model.reasons:
+        said = {site: rounds for (site, reason), rounds in known.items() if reason == it.reason}
+        hit = {site: [n for n, b in rounds.items() if b != "0"] for site, rounds in said.items()}
+        seen = sorted(site for site, rounds in hit.items() if rounds)
+        when = words.ranges([n for rounds in hit.values() for n in rounds])
+        rows.append((it.code, "; ".join(it.citations) or words.NOTHING, words.some(seen), when))
+    if not rows:
+        return (packs,)
+    table = Table("Reasons and where the law says so", ("Code", "Citation", "Sites", "Rounds"), tuple(rows))
+    return packs, table
 
 
 def _rounds(model: ReportModel) -> int:

@@ -21,12 +21,24 @@ MODELS: Final = {
 
 UNITS: Final = {"record": "one record", "person": "one person, all records", "site": "one whole site"}
 
+RELIES: Final = {
+    "record": "a person whose one record was used",
+    "person": "a person whose records were used",
+    "site": "a site whose records were used",
+}
+
+LEARNS: Final = {
+    "local": "anybody outside the site",
+    "distributed": "anybody outside the sites",
+    "central": "anybody but the coordinator",
+}
+
 TRUST: Final = {
     "local": ("each site", "before anything leaves the site"),
     "distributed": ("the sites together", "the coordinator sees only a sum that carries it"),
     "central": (
         "the coordinator",
-        "which sees the sum in clear; others do not",
+        "which sees what every site sends in clear; others do not",
     ),
 }
 
@@ -120,8 +132,8 @@ def refusal(code: str) -> str:
 
 
 def exclusion(reason: str) -> str:
-    """Return what a consent reason means, in a few words; the reason itself if it is unknown."""
-    return EXCLUSIONS.get(reason, reason)
+    """Return what a reason means, in a few words; the reason itself as words if it has no others."""
+    return EXCLUSIONS.get(reason, reason.replace("-", " ").capitalize())
 
 
 def duration(seconds: float) -> str:

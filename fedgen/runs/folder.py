@@ -13,6 +13,7 @@ from fedgen.errors import ConfigError
 from fedgen.runs.atomic import TEMPORARY, storage, sweep, write_text
 from fedgen.runs.lines import append_line, read_lines
 from fedgen.runs.lock import LOCK_NAME, locked
+from fedgen.runs.rollback import finish_rollback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,19 +98,36 @@ class RunFolder:
         path = self.checkpoint(int(text)) if text.isdecimal() else None
         return path if path is not None and path.exists() else None
 
-    def prune_checkpoints(self, keep: int = 2) -> None:
-        """Remove all but the ``keep`` newest checkpoints and the best one.
+    def prune_checkpoints(self, keep: int = 2, every: int = 0) -> None:
+        """Remove all but the ``keep`` newest checkpoints, the best one, and those a rollback may go back to.
+
+        Args:
+            keep: How many of the newest stay, at least one.
+            every: Checkpoints of each multiple of this round stay too; zero means none.
 
         Raises:
-            ValueError: ``keep`` is less than one.
+            ValueError: ``keep`` is less than one, or ``every`` is negative.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least one, not {keep}")
+        if every < 0:
+            raise ValueError(f"every must be at least zero, not {every}")
         best = self.best_checkpoint()
         with storage(self.checkpoints):
             for path in self.checkpoints_newest_first()[keep:]:
-                if path != best:
+                if path != best and not (every and self.round_of(path) % every == 0):
                     path.unlink(missing_ok=True)
+
+    def round_of(self, checkpoint: Path) -> int:
+        """Return the round that the name of a checkpoint says.
+
+        Raises:
+            ValueError: It is not named like one.
+        """
+        match = _CHECKPOINT.fullmatch(checkpoint.name)
+        if match is None:
+            raise ValueError(f"{checkpoint.name} is not named like a checkpoint")
+        return int(match.group(1))
 
     def next_attempt(self, number: int) -> int:
         """Return a number no earlier attempt at round ``number`` had, one for the first, already on disk.
@@ -147,7 +165,7 @@ def claim(root: Path, study: ResolvedStudy, *, resume: bool = False) -> Iterator
     Edge cases:
         =============================  =====================================
         no folder, or an empty one     made
-        this study, ``resume``         opened; leftovers of a kill are swept
+        this study, ``resume``         opened; leftovers of a kill are swept, a rollback is finished
         this study, not ``resume``     refused
         another study, foreign files   refused
         held by another process        refused, its number is named
@@ -168,6 +186,7 @@ def claim(root: Path, study: ResolvedStudy, *, resume: bool = False) -> Iterator
             _same_study(folder, study, resume=resume)
             sweep(root)
             sweep(folder.checkpoints)
+            finish_rollback(folder)
         else:
             write_text(folder.study, study.to_yaml())
         with storage(root):

@@ -12,9 +12,13 @@ from fedgen.errors import ConfigError, IntegrityError
 from fedgen.messages import Bucket, Hex32, SiteName
 from fedgen.runs.atomic import write_json
 from fedgen.runs.lines import append_line, read_lines
+from fedgen.runs.rollback import undone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from fedgen.runs.rollback import Rollback
 
 Outcome = Literal["running", "completed", "budget", "quorum", "interrupted", "failed"]
 Form = TypeVar("Form", bound=Frozen)
@@ -79,6 +83,24 @@ class Artefact(Frozen):
     sha256: Hex32
 
 
+class RolledBack(Frozen):
+    """A rollback of the run, as run.json tells it.
+
+    Attributes:
+        at: When.
+        reason: A reason code.
+        done: Rounds that were in the model before.
+        back_to: The last round that stayed.
+        run: Identity of the run before; afterwards it goes on under another.
+    """
+
+    at: AwareDatetime
+    reason: str
+    done: Whole
+    back_to: Whole
+    run: Hex32
+
+
 class RunRecord(Frozen):
     """run.json.
 
@@ -98,6 +120,7 @@ class RunRecord(Frozen):
         privacy: Statements, one for each scope: unit, trust, scope, epsilon, delta, accountant, proved.
         sites: One entry for each site of the roster.
         artefacts: Files with their digests.
+        rollbacks: What was undone, oldest first; the rounds asked again are charged again.
     """
 
     format: Literal[1] = 1
@@ -115,6 +138,7 @@ class RunRecord(Frozen):
     privacy: tuple[dict[str, JsonValue], ...] = ()
     sites: tuple[SiteSummary, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
+    rollbacks: tuple[RolledBack, ...] = ()
 
 
 def append_round(path: Path, line: RoundLine) -> None:
@@ -137,13 +161,31 @@ def read_rounds(path: Path) -> tuple[RoundLine, ...]:
     return tuple(_valid(RoundLine, value, path) for value in read_lines(path))
 
 
-def standing(lines: tuple[RoundLine, ...]) -> tuple[RoundLine, ...]:
-    """Return for each round its greatest attempt, by round."""
+def standing(lines: tuple[RoundLine, ...], known: Sequence[Rollback] = ()) -> tuple[RoundLine, ...]:
+    """Return for each round its greatest attempt, by round; rounds that a rollback undid are left out.
+
+    Args:
+        lines: Every line of metrics.jsonl.
+        known: The rollbacks of the run, see :func:`fedgen.runs.rollback.rollbacks`.
+    """
     last: dict[int, RoundLine] = {}
-    for line in lines:
+    for place, line in enumerate(lines):
+        if undone(line.round, place, known):
+            continue
         if line.round not in last or line.attempt > last[line.round].attempt:
             last[line.round] = line
     return tuple(last[number] for number in sorted(last))
+
+
+def told(rollback: Rollback) -> RolledBack:
+    """Return a rollback as run.json tells it."""
+    return RolledBack(
+        at=rollback.at,
+        reason=rollback.reason,
+        done=rollback.done,
+        back_to=rollback.back_to,
+        run=rollback.run,
+    )
 
 
 def write_run(path: Path, record: RunRecord) -> None:

@@ -52,6 +52,10 @@ class Kind(IntEnum):
     AGREE = 9
     UNMASK = 10
     REVEAL = 11
+    INVITE = 12
+    WANTED = 13
+    READY = 14
+    CLEAR = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,3 +372,48 @@ class Reveal(Message):
     KIND = Kind.REVEAL
     LAYOUT = (("shares", _Rows(BYTES)),)
     shares: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invite(Message):
+    """A setup begins: every site is asked for a fresh key."""
+
+    KIND = Kind.INVITE
+    LAYOUT = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(Message):
+    """A site's deal for this turn is missing: it sat out the last one, or its answer was lost."""
+
+    KIND = Kind.WANTED
+    LAYOUT = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Message):
+    """A site's agreement is complete, and there is nothing to deal."""
+
+    KIND = Kind.READY
+    LAYOUT = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clear(Message):
+    """A site's vector with its share of the noise and without masks; only where a study says ``protocol: sum``."""
+
+    KIND = Kind.CLEAR
+    LAYOUT = (("values", _Tail(lambda terms: terms.dimension * terms.dtype.itemsize)),)
+    values: Buffer
+
+
+def kind_of(frame: Buffer) -> Kind:
+    """Return which message a frame says it is; nothing else is looked at.
+
+    Raises:
+        IntegrityError: It is none (code ``malformed``).
+    """
+    head = bytes(memoryview(frame).cast("B")[: len(MAGIC) + 1])
+    if len(head) != len(MAGIC) + 1 or head[:-1] != MAGIC or head[-1] not in set(Kind):
+        raise IntegrityError("not a secagg message of this version", code=Code.MALFORMED)
+    return Kind(head[-1])

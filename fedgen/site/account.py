@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from fedgen.errors import BudgetExhausted, Code, IntegrityError
-from fedgen.ledger.entries import Admitted, Closed, Refused
+from fedgen.ledger.entries import Admitted, Closed, Decided, Refused
 from fedgen.privacy.budget import Ceiling, Request, Spent, decide
+from fedgen.site.policy import entry_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fedgen.privacy.budget import Scope
     from fedgen.privacy.plan import PrivacyPlan
     from fedgen.site.admit import Admission
+    from fedgen.site.policy import Ruling
     from fedgen.site.rules import SiteRules
 
 
@@ -94,6 +96,24 @@ class Account:
         """Record that consent, cohort or policy said no to a round; once for each attempt that is not over."""
         with self._ledger() as ledger:
             _note_refusal(ledger, admission, round_number, attempt, code)
+
+    def decided(
+        self, admission: Admission, round_number: int, attempt: int, check: str, ruling: Ruling, revoked: int
+    ) -> None:
+        """Record what the packs decided on the site's rows: once for each attempt and check."""
+        if round_number > admission.plan.rounds + 1 or attempt > _NOTED_ATTEMPTS:
+            return
+        entry = Decided(
+            study_hash=admission.study.study_hash,
+            run=admission.run,
+            round=round_number,
+            attempt=attempt,
+            check=check,
+            revoked=revoked,
+            **entry_fields(ruling),
+        )
+        with self._ledger() as ledger:
+            ledger.decided(entry)
 
     def settle(self, receipt: Receipt, digest: str) -> None:
         """Record that what was reserved has left the site."""

@@ -14,8 +14,11 @@ from fedgen.crypto.keys import seal
 from fedgen.errors import BudgetExhausted, Code, ConfigError, IntegrityError, Refused
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fedgen.messages import Join
     from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.site.policy import PolicyDesk
     from fedgen.site.rules import SiteRules
 
 
@@ -73,6 +76,28 @@ def admit(join: Join, rules: SiteRules) -> Admission:
         coordinator_sealing_key=_sealing_key(join),
         sampled=sampled,
     )
+
+
+def check_policy(admission: Admission, desk: PolicyDesk | None, now: datetime) -> None:
+    """Hold a study's packs and the documents behind it against the site's.
+
+    Raises:
+        Refused: ``study-refused``: packs are asked of a site without any, they are not the site's, the study does
+            not ask before it sums, or a document is missing; the text, for the site alone, says what to file.
+    """
+    policy = admission.study.study.policy
+    if desk is None:
+        if policy.packs:
+            what = "the study asks for packs, and this site has no consent store to decide from"
+            raise Refused(what, code=Code.STUDY_REFUSED, hint="fill in `policy` in the site's file")
+        return
+    if not policy.confirms:
+        what = "this site vouches for each update right before it is summed, and the study does not ask"
+        raise Refused(what, code=Code.STUDY_REFUSED, hint="set policy.confirm: true in the study")
+    if len(policy.pins or {}) != len(policy.packs):
+        raise Refused("the study does not say which packs it means", code=Code.STUDY_REFUSED)
+    desk.check_pins(policy.pins or {})
+    desk.check_run(admission, now)
 
 
 def _sealing_key(join: Join) -> bytes:

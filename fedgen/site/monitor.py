@@ -2,7 +2,8 @@
 
 In order, for a round: verify who asks and for which study; refuse what is stale or repeated; read consent and
 take only permitted rows; reserve the budget durably; only then draw a sample and noise; check consent again;
-seal and sign; settle. Whatever goes wrong in between, the peer learns a code and an incident number.
+seal and sign; settle. Asked to confirm, right before the update is summed, it checks consent a third time.
+Whatever goes wrong in between, the peer learns a code and an incident number.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Expectation, Header, agree, open_frame, peek, seal_frame, sign_frame
 from fedgen.crypto.keys import VerifyKey
-from fedgen.data.gate import PermittedTable, permit
+from fedgen.data.gate import permit
 from fedgen.errors import Code, IntegrityError, Refused, code_of
 from fedgen.messages import (
+    Confirm,
+    Confirmed,
     Join,
     Joined,
     Kind,
@@ -34,14 +36,20 @@ from fedgen.messages import (
     expect,
 )
 from fedgen.privacy.units import Trust
-from fedgen.site.admit import Admission, admit
-from fedgen.site.memory import Kept, Memory, rows_mark
-from fedgen.site.train import LocalUpdate, compute_update
+from fedgen.site.admit import Admission, admit, check_policy
+from fedgen.site.memory import Kept, Memory, Released, rows_mark
+from fedgen.site.persons import PersonBook
+from fedgen.site.policy import Judgement
+from fedgen.site.train import LocalUpdate, Rows, compute_update
+from fedgen.site.weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from datetime import datetime
+
+    import torch
+    from numpy.typing import NDArray
 
     from fedgen.crypto.keys import SigningKey
     from fedgen.data.encoded import EncodedTable
@@ -49,11 +57,13 @@ if TYPE_CHECKING:
     from fedgen.policy.consent import ConsentLog, Decision
     from fedgen.site.account import Account
     from fedgen.site.incidents import IncidentLog
+    from fedgen.site.policy import PolicyDesk
     from fedgen.site.rules import SiteRules
+    from fedgen.site.uses import NotesUse
     from fedgen.training.learner import Learner
 
 COORDINATOR: Final = "coordinator"
-_ASKS: Final = frozenset({Kind.JOIN, Kind.TRAIN, Kind.SETTLE})
+_ASKS: Final = frozenset({Kind.JOIN, Kind.TRAIN, Kind.CONFIRM, Kind.SETTLE})
 
 
 class Site:
@@ -82,6 +92,8 @@ class Site:
         clock: Time of a round; the real time in a deployment.
         incidents: The site's own log.
         memory: What outlives this process; None keeps nothing.
+        uses: Who was permitted in which round, so that an erasure can be traced; None keeps no such record.
+        policy: Decides from packs and the consent store, in place of a consent log; None where the site has no packs.
     """
 
     def __init__(
@@ -98,6 +110,8 @@ class Site:
         clock: Callable[[int], datetime],
         incidents: IncidentLog,
         memory: Memory | None = None,
+        uses: NotesUse | None = None,
+        policy: PolicyDesk | None = None,
     ) -> None:
         self._rules = rules
         self._identity = identity
@@ -111,6 +125,9 @@ class Site:
         self._clock = clock
         self._incidents = incidents
         self._memory = memory or Memory()
+        self._uses = uses
+        self._policy = policy
+        self._persons = PersonBook()
         self._admission: Admission | None = None
         self._turn = threading.Lock()
 
@@ -183,6 +200,8 @@ class Site:
             raise Refused("no study was admitted", code=Code.NOT_ADMITTED)
         if isinstance(message, Train):
             return self._train(message, body, self._admission)
+        if isinstance(message, Confirm):
+            return self._confirm(message, self._admission)
         return self._settle(expect(message, Settle), self._admission)
 
     # -- the three requests -------------------------------------------------------------------------
@@ -199,16 +218,26 @@ class Site:
         """Return what the site's rules make of an invitation."""
         if join.coordinator != self._coordinator.public.hex():
             raise Refused("the study names another coordinator", code=Code.UNKNOWN_SENDER)
-        return admit(join, self._rules)
+        admission = admit(join, self._rules)
+        check_policy(admission, self._policy, self._clock(0))
+        return admission
 
     def _train(self, train: Train, body: memoryview, admission: Admission) -> bytes:
+        """Answer one round; where consent, cohort or policy says no, the ledger says so too."""
+        try:
+            return self._answer(train, body, admission)
+        except Refused as error:
+            self._account.refuse(admission, train.round, train.attempt, error.code)
+            raise
+
+    def _answer(self, train: Train, body: memoryview, admission: Admission) -> bytes:
         """Answer one round with a protected update."""
-        weights = self._weights(train, body)
+        weights = read_weights(train, body)
         self._check_fits(weights, admission)
         table = self._table()
         decision = self._decide(admission, table, train.round)
-        asked = admission.study.study.policy.min_cohort
-        permitted = permit(table, decision, min_cohort=max(self._rules.min_cohort, asked))
+        self._decided(admission, train, "load", decision)
+        permitted = permit(table, decision, min_cohort=self._min_cohort(admission))
         rows = rows_mark(None if decision is None else decision.permitted)
         # Only a later attempt can be the same question again; a repeated first one is refused by the ledger.
         # A clear sum is another matter: the coordinator would noise it afresh, which is a second release.
@@ -217,10 +246,13 @@ class Site:
         if kept is not None and kept.answers(train, rows):
             again = kept.reply.model_copy(update={"attempt": train.attempt})
             self._memory.keep(Kept(again, kept.payload, rows))
+            self._memory.release(Released.of(train, None if decision is None else decision.permitted))
             return self._sealed(again, kept.payload, admission)
+        self._note_use(train, table, decision)
+        usable = Rows(permitted.codes, self._persons.of(admission.study, permitted))
         receipt = self._account.reserve(admission, train.round, train.attempt)
-        update = self._compute(admission, permitted, weights, train.round)
-        self._check_still_permitted(admission, table, train.round, decision)
+        update = self._compute(admission, usable, weights, train.round)
+        self._check_still_permitted(admission, table, train, decision)
         payload = update.vector.numpy().astype("<f4", copy=False).tobytes()
         reply = Trained(
             study_hash=train.study_hash,
@@ -236,8 +268,31 @@ class Site:
         if own_noise:
             self._memory.keep(Kept(reply, payload, rows))
         sealed = self._sealed(reply, payload, admission)
+        self._memory.release(Released.of(train, None if decision is None else decision.permitted))
+        if self._policy is not None and isinstance(decision, Judgement):
+            self._policy.note_round(decision.ruling, train, self.name, update=sha256_hex(payload))
         self._account.settle(receipt, sha256_hex(sealed))
         return sealed
+
+    def _confirm(self, confirm: Confirm, admission: Admission) -> bytes:
+        """Say whether every row behind the update of an attempt may still be used, right before it is summed."""
+        released = self._memory.released()
+        if released is None or not released.answers(confirm):
+            raise IntegrityError("no update of this attempt left this site", code=Code.STALE_ROUND)
+        now = self._decide(admission, self._table(), confirm.round)
+        try:
+            self._refuse_revoked(admission, confirm, "sum", released.permitted, now)
+        except Refused as error:
+            self._account.refuse(admission, confirm.round, confirm.attempt, error.code)
+            raise
+        reply = Confirmed(
+            study_hash=confirm.study_hash,
+            run=confirm.run,
+            site=self.name,
+            round=confirm.round,
+            attempt=confirm.attempt,
+        )
+        return self._signed(reply, confirm.study_hash, confirm.run, confirm.round, confirm.attempt)
 
     def _settle(self, settle: Settle, admission: Admission) -> bytes:
         """Close the study's entry in the ledger, and leave the study; only a new invitation opens it again."""
@@ -248,17 +303,6 @@ class Site:
         return self._signed(reply, admission.study.study_hash, admission.run, settle.rounds, 0)
 
     # -- parts of a round ---------------------------------------------------------------------------
-
-    def _weights(self, train: Train, body: memoryview) -> torch.Tensor:
-        """Return the weights of a request, checked against its digest and length."""
-        if len(body) != 4 * train.parameters:
-            raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
-        if sha256_hex(body) != train.digest:
-            raise IntegrityError("weights that do not match their digest", code=Code.MALFORMED)
-        values = np.frombuffer(body, dtype="<f4")
-        if not np.isfinite(values).all():
-            raise IntegrityError("weights that are not finite", code=Code.NOT_FINITE)
-        return torch.from_numpy(values.astype(np.float32))
 
     def _check_fits(self, weights: torch.Tensor, admission: Admission) -> None:
         """Refuse weights of another model than the study's."""
@@ -271,6 +315,8 @@ class Site:
     def _decide(self, admission: Admission, table: EncodedTable, round_number: int) -> Decision | None:
         """Return the consent decision for every row as of this round; consent is read anew each time."""
         policy = admission.study.study.policy
+        if self._policy is not None:
+            return self._policy.decide(table, policy.purpose, self._clock(round_number), round_number)
         if self._consent is None:
             if self._rules.consent_required or policy.consent is not None:
                 raise Refused("consent is required and no consent log is configured", code=Code.CONSENT)
@@ -282,18 +328,65 @@ class Site:
         now = self._clock(round_number)
         return self._consent().decide(table.subjects, policy.purpose, now, policy.regime)
 
+    def _min_cohort(self, admission: Admission) -> int:
+        """Return the fewest persons to train on: what site, study and packs ask for, whichever is most."""
+        of_packs = 0 if self._policy is None else self._policy.min_cohort
+        return max(self._rules.min_cohort, admission.study.study.policy.min_cohort, of_packs)
+
+    def _decided(
+        self,
+        admission: Admission,
+        asked: Train | Confirm,
+        check: str,
+        decision: Decision | None,
+        revoked: int = 0,
+    ) -> None:
+        """Write into the ledger what the packs decided, where packs decide."""
+        if isinstance(decision, Judgement):
+            self._account.decided(admission, asked.round, asked.attempt, check, decision.ruling, revoked)
+
     def _check_still_permitted(
-        self, admission: Admission, table: EncodedTable, round_number: int, used: Decision | None
+        self, admission: Admission, table: EncodedTable, train: Train, used: Decision | None
     ) -> None:
         """Discard the update if consent for a used row was withdrawn while it was computed."""
-        now = self._decide(admission, table, round_number)
-        if used is not None and (now is None or bool((used.permitted & ~now.permitted).any())):
+        now = self._decide(admission, table, train.round)
+        try:
+            self._refuse_revoked(admission, train, "commit", None if used is None else used.permitted, now)
+        except Refused:
+            if self._policy is not None and isinstance(now, Judgement):
+                self._policy.note_round(now.ruling, train, self.name, update=None)
+            raise
+
+    def _refuse_revoked(
+        self,
+        admission: Admission,
+        asked: Train | Confirm,
+        check: str,
+        used: NDArray[np.bool_] | None,
+        now: Decision | None,
+    ) -> None:
+        """Refuse if a row that was used may no longer be."""
+        if used is None:
+            return
+        lost = len(used) if now is None else int(np.count_nonzero(used & ~now.permitted))
+        if lost:
+            self._decided(admission, asked, check, now, lost)
             raise Refused("consent was withdrawn during the round", code=Code.CONSENT)
+
+    def _note_use(self, train: Train, table: EncodedTable, decision: Decision | None) -> None:
+        """Put on the disk who may be used in this round, before anything is computed.
+
+        A kill leaves a use on record that never was, not the reverse.
+        """
+        if self._uses is None or table.subjects is None:
+            return
+        permitted = None if decision is None else decision.permitted
+        self._uses.note(train.study_hash, train.run, train.round, train.attempt, table.subjects, permitted)
 
     def _compute(
         self,
         admission: Admission,
-        permitted: PermittedTable,
+        rows: Rows,
         weights: torch.Tensor,
         round_number: int,  # noqa: ARG002 - a rehearsal needs to know
     ) -> LocalUpdate:
@@ -301,7 +394,7 @@ class Site:
         if self._generator is None:
             self._generator = self._noise.generator()
         with self._bench(admission) as learner:
-            return compute_update(learner, admission, permitted.codes, weights, self._noise, self._generator)
+            return compute_update(learner, admission, rows, weights, self._noise, self._generator)
 
     # -- what leaves --------------------------------------------------------------------------------
 

@@ -17,9 +17,11 @@ def test_every_code_has_its_section_with_what_it_decides_its_law_and_what_to_do(
     text = (PAGES / "reason-codes.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL))
     assert list(sections) == [str(code) for code in CODES]
+    assert "not legal advice" in text.lower()
     for code in CODES:
         assert f"**{verdict_of(code).name.lower()}.**" in sections[code]
-        assert "*What to do:*" in sections[code]
+        told = sections[code].partition("*What to do:*")[2].strip()
+        assert len(told.split()) >= 3, code
     for rule in [*RULES.values(), *GATE.values()]:
         if rule.law != "baseline":
             assert f"`{rule.id}`" in sections[rule.code]

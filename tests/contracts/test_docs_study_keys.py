@@ -11,12 +11,13 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from fedgen.config.site import SiteSpec
 from fedgen.config.study import Study
 from fedgen.schema.columns import Boolean, Categorical, Continuous, Date, Integer, Ordinal
 from fedgen.schema.table import ImageSchema, TableSchema
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
-KEY = re.compile(r"`([a-z_.\[\]]+)`")
+KEY = re.compile(r"`([a-z0-9_.\[\]]+)`")
 BY_SECTION = {
     "table": TableSchema,
     "image": ImageSchema,
@@ -45,8 +46,11 @@ def inner_models(annotation: Any) -> tuple[list[type[BaseModel]], bool]:
         return inner_models(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation], False
-    found = [model for part in get_args(annotation) for model in inner_models(part)[0]]
-    return found, get_origin(annotation) is tuple
+    if get_origin(annotation) is dict:  # by a name of somebody's own; its sections are described once, elsewhere
+        return [], False
+    inner = [inner_models(part) for part in get_args(annotation)]
+    many = get_origin(annotation) is tuple or any(listed for _, listed in inner)
+    return [model for models, _ in inner for model in models], many
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -104,6 +108,13 @@ def test_every_key_of_a_schema_is_in_its_section_with_its_default(section):
         if rows[name] and not agrees(rows[name], field.default)  # a discriminator needs no default
     ]
     assert wrong == []
+
+
+def test_every_key_of_a_site_is_on_its_page_with_its_default():
+    rows = defaults_in((REFERENCE / "site-file.md").read_text(encoding="utf-8"))
+    expected = keys_of(SiteSpec)
+    assert set(rows) == set(expected)
+    assert [key for key, default in expected.items() if not agrees(rows[key], default)] == []
 
 
 def test_a_wrong_default_is_seen():

@@ -50,6 +50,14 @@ def test_the_command_line_loads_nothing_heavy_before_it_works(words: tuple[str, 
     assert not _loaded_after("from fedgen.cli import main; main()", *words) & (HEAVY | {"numpy", "pydantic"})
 
 
+def test_deciding_a_case_loads_numpy_and_nothing_heavier(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps([{"id": "x", "law": ["gdpr", "ccpa"]}]))
+    loaded = _loaded_after("from fedgen.cli import main; main()", "policy", "decide", str(cases))
+    assert "numpy" in loaded  # it decided
+    assert not loaded & (HEAVY | {"sqlalchemy", "cryptography", "jinja2", "rich"})
+
+
 @pytest.mark.parametrize(
     "room", ["policy", "ledger", "crypto", "privacy", "config", "schema", "messages", "errors", "events"]
 )

@@ -289,12 +289,12 @@ def test_a_run_folder_rolled_back_behind_its_sites_is_refused(
 
 
 def test_a_ledger_that_was_edited_stops_its_site(tmp_path: Path, fedgen: Callable[..., Any]) -> None:
-    study = write_study(tmp_path, training={"quorum": 3})
-    said = _simulate(fedgen, study, "--set", "simulation.ceiling=2.5")
-    assert said.code == 5
+    fault = {"site": "site-02", "round": 2, "kind": "drop"}
+    study = write_study(tmp_path, training={"quorum": 3}, simulation={"faults": [fault]})
+    assert _simulate(fedgen, study).code == 8
     ledger = tmp_path / "run" / "sites" / "site-01" / "ledger.db"
     ledger.write_bytes(b"not a ledger" * 400)
-    said = _simulate(fedgen, study, "--set", "simulation.ceiling=2.5", "--resume")
+    said = _simulate(fedgen, study, "--resume")
     assert said.code in {6, 8}
     assert "Traceback" not in said.err
 

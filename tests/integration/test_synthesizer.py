@@ -131,3 +131,27 @@ def test_settings_are_shown_as_scikit_learn_would() -> None:
     assert shown["privacy"]["epsilon"] == 3
     assert shown["training"]["rounds"] == 2
     assert shown["model"]["name"] == "tabular-vae"
+
+
+@pytest.mark.parametrize("unit", ["person", "site"])
+def test_persons_and_whole_tables_can_be_what_is_protected(unit: str) -> None:
+    def table(first: int) -> pd.DataFrame:
+        return _frame(first).assign(who=[f"p{first + row // 4:04d}" for row in range(40)])
+
+    privacy = fedgen.Privacy(epsilon=8, delta=1e-5, unit=unit)  # type: ignore[arg-type]
+    fixed = {"rounds": 2, "options": {"latent": 2, "hidden": [8]}}
+    made = fedgen.Synthesizer(parse_schema(SCHEMA), privacy=privacy, **fixed)  # type: ignore[arg-type]
+    made.fit([table(0), table(40)])
+    assert {statement["unit"] for statement in made.statements} == {unit}
+    assert made.run_ is not None
+    assert [entry.persons for entry in made.run_.study.roster] == (
+        [10, 10] if unit == "person" else [None] * 2
+    )
+
+
+def test_a_table_that_does_not_say_whose_its_rows_are_is_refused_for_persons() -> None:
+    privacy = fedgen.Privacy(epsilon=8, delta=1e-5, unit="person")
+    with pytest.raises(DataError, match="whose"):
+        fedgen.Synthesizer(parse_schema(SCHEMA), privacy=privacy, rounds=2).fit([_frame(0)])
+    with pytest.raises(ConfigError, match="subject"):
+        fedgen.Synthesizer(SCHEMA_WITHOUT_PEOPLE, privacy=privacy, rounds=2).fit([_frame(0)])

@@ -17,6 +17,7 @@ from fedgen.policy.columns import Request
 from fedgen.policy.standing import stand
 from fedgen.policy.store import ConsentStore
 from fedgen.policy.store.events import ACTIONS, RIGHTS
+from fedgen.policy.store.reading import order_of
 
 PEOPLE = np.array([b"a", b"b", b"c"])
 PURPOSES = ("t", "u")
@@ -126,6 +127,12 @@ def test_what_comes_later_never_changes_an_older_answer(blank: Blank, told: Any,
         assert again.rights.seq.tolist() == then.rights.seq.tolist()
         by_head = store.columns(2**62, upto=then.head)
         assert by_head.consent.seq.tolist() == then.consent.seq.tolist()
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda name: name.rstrip(b"\0")), max_size=60))
+def test_names_are_sorted_as_bytes(names: list[bytes]) -> None:
+    table = np.array(names, dtype=np.bytes_) if names else np.empty(0, dtype="S1")
+    assert order_of(table).tolist() == sorted(range(len(names)), key=names.__getitem__)
 
 
 @pytest.mark.postgres

@@ -20,7 +20,7 @@ from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.data.encoded import EncodedTable
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.ledger.store import Ledger
-from fedgen.messages import Join, Settle, Train, Wire, decode, encode
+from fedgen.messages import Confirm, Join, Settle, Train, Wire, decode, encode
 from fedgen.policy.consent import ConsentLog
 from fedgen.schema.table import Schema, parse_schema
 from fedgen.site.account import Account
@@ -146,6 +146,11 @@ class Desk:
             "digest": sha256_hex(body),
         }
         return self.signed(Train(**{**fields, **changes}), body)
+
+    def confirm(self, number: int = 1, attempt: int = 1, **changes: Any) -> bytes:
+        """Return a signed question whether an update may still be summed."""
+        fields = {"study_hash": self.study.study_hash, "run": self.run, "round": number, "attempt": attempt}
+        return self.signed(Confirm(**{**fields, **changes}))
 
     def settle(self, outcome: str = "completed", rounds: int = 3) -> bytes:
         """Return the signed end of the study."""

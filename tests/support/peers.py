@@ -16,7 +16,20 @@ from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Expectation, Header, open_frame, seal_frame, sign_frame
 from fedgen.crypto.keys import SigningKey
 from fedgen.dpsgd.noise import NoiseSource
-from fedgen.messages import Join, Joined, Refusal, Settle, Settled, Train, Trained, Wire, decode, encode
+from fedgen.messages import (
+    Confirm,
+    Confirmed,
+    Join,
+    Joined,
+    Refusal,
+    Settle,
+    Settled,
+    Train,
+    Trained,
+    Wire,
+    decode,
+    encode,
+)
 from fedgen.runs.folder import RunFolder
 from fedgen.training.optimizer import LearnerOptimizer
 
@@ -54,12 +67,14 @@ class Peer:
         desk: The coordinator it answers; its sealing key and identity of study and run.
         script: Returns the replies to a round, or None for an honest one.
         on_join: Returns the replies to an invitation, or None for an honest one.
+        on_confirm: Returns the replies to the question before the sum, or None for an honest one.
     """
 
     name: str
     desk: Desk
     script: Callable[[Peer, Ask], list[bytes] | None] | None = None
     on_join: Callable[[Peer, Ask], list[bytes] | None] | None = None
+    on_confirm: Callable[[Peer, Ask], list[bytes] | None] | None = None
     key: SigningKey = field(default_factory=SigningKey.generate)
     last_round: int = 0
     sent: list[bytes] = field(default_factory=list)
@@ -76,6 +91,9 @@ class Peer:
             if replies is None:
                 replies = [self.trained(ask)]
             self.answered.append((ask.message.round, ask.message.attempt))
+        elif isinstance(ask.message, Confirm):
+            replies = self.on_confirm(self, ask) if self.on_confirm else None
+            replies = [self.confirmed(ask)] if replies is None else replies
         elif isinstance(ask.message, Settle):
             replies = [self.signed(Settled(study_hash=self.desk.study.study_hash, site=self.name))]
         assert replies is not None
@@ -128,6 +146,14 @@ class Peer:
             "excluded": {},
         }
         return Trained(**{**fields, **changes})
+
+    def confirmed(self, ask: Ask, **changes: Any) -> bytes:
+        """Return a signed word that the update may be summed."""
+        assert isinstance(ask.message, Confirm)
+        fields = {**ask.message.model_dump(), "site": self.name, **changes}
+        return self.signed(
+            Confirmed(**fields), **{k: v for k, v in changes.items() if k in {"round", "attempt"}}
+        )
 
     def refusal(self, ask: Ask, code: Code, **changes: Any) -> bytes:
         """Return a signed no."""

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from fedgen import messages
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import (
+    Confirm,
+    Confirmed,
     MAX_BODY,
     MAX_HEADER,
     Join,
@@ -32,7 +34,7 @@ from fedgen.messages import (
 )
 
 HASH, RUN = "11" * 32, "22" * 32
-REPLIES = (Joined, Trained, Refusal, Settled)
+REPLIES = (Joined, Trained, Refusal, Settled, Confirmed)
 FIXED = struct.Struct(">5sBIQ")
 TRAIN = Train(study_hash=HASH, run=RUN, round=1, attempt=1, parameters=2, digest=HASH)
 TRAINED: dict[str, Any] = {
@@ -78,12 +80,13 @@ def test_a_field_without_a_mark_would_be_found() -> None:
 
 
 def test_the_kinds_are_closed_and_each_has_one_message() -> None:
-    assert set(messages._KINDS) == set(Kind) == {1, 2, 3, 4, 5, 6, 7}
+    assert set(messages._KINDS) == set(Kind) == {1, 2, 3, 4, 5, 6, 7, 8, 9}
     assert all(message.kind == kind for kind, message in messages._KINDS.items())
     assert {message for message in messages._KINDS.values() if message not in REPLIES} == {
         Join,
         Train,
         Settle,
+        Confirm,
     }
 
 

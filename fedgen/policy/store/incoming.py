@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.errors import DataError
-from fedgen.policy.store.database import driver_rows, insert_many
+from fedgen.policy.store.database import driver_rows, insert_many, many_rows
 from fedgen.policy.store.files import blocks, format_of
 from fedgen.policy.store.judging import Fault, Judged, judge
 
@@ -150,7 +150,7 @@ def bring_in(
     with store.database.writing() as connection:
         done = _begun(connection, job, where.name)
     for block in () if done is None else blocks(where, form, mapping, done, kind.about):
-        with store.lock, store.database.writing() as connection:
+        with many_rows(), store.lock, store.database.writing() as connection:
             if (
                 driver_rows(connection, "SELECT rows_done FROM import_job WHERE job = ?", (job,))[0][0]
                 >= block.upto

@@ -100,12 +100,14 @@ def status(store: ConsentStore, subject_id: str) -> dict[str, Any]:
     words |= {int(action): action.name.lower() for action in Action}
     purposes: dict[str, Any] = {}
     flags = Flag(0)
+    again: list[str] = []
     for purpose in view.consent.purposes or ("",):
         request = Request(purpose=purpose, operation="train", time=view.known_at)
         standing = stand(people, view.consent, view.rights, view.subjects, request)
         flags = Flag(int(standing.flags[0]))
         if purpose:
             purposes[purpose] = words[int(standing.consent[0])]
+            again += [purpose] if standing.needs_reconfirmation[0] else []
     shown = (
         Flag.HOLD,
         Flag.ERASURE,
@@ -119,6 +121,8 @@ def status(store: ConsentStore, subject_id: str) -> dict[str, Any]:
         "subject_id": subject_id,
         "known_at": rfc3339(view.known_at),
         "purposes": purposes,
+        # They agreed, and a restriction that came late or lies later blocks it (S2): to be confirmed again.
+        "needs_reconfirmation": again,
         "rights": [flag.name.lower() for flag in shown if flag in flags and flag.name],
         # 11 CCR 7025(c)(6): since 2026 a business shows whether the signal was taken as an opt-out.
         "opt_out_signal_honoured": bool(flags & Flag.OPTED_OUT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,8 +55,13 @@ class Persons(Evidence):
 
         Returns how many people are left out because they were erased. A second birth date without ``corrects``
         marks the identifier as standing for two people.
+
+        Raises:
+            DataError: A birth date is not an ISO date; nothing was added.
         """
         wanted = list(rows)
+        for row in wanted:
+            _check_day(row[1])
         with self._lock, self._db.writing() as connection:
             refs, erased = self._refs(connection, {row[0] for row in wanted})
             last = _last(connection, "subject_profile")
@@ -194,6 +200,16 @@ def record_row(n: int, at: int, refs: dict[str, bytes], row: dict[str, Any]) -> 
         row.get("compatibility_ref"),
         row.get("criminal_law_ref"),
     )
+
+
+def _check_day(birth: str | None) -> None:
+    """Refuse what every later reader would stumble over."""
+    try:
+        fine = birth is None or date.fromisoformat(birth).isoformat() == birth
+    except ValueError:
+        fine = False
+    if not fine:
+        raise DataError("not a date", key="birth_date", hint="write 1984-03-09")
 
 
 def _last(connection: sa.Connection, table: str) -> int:

@@ -93,8 +93,9 @@ def subjects(
 
 def _days(births: tuple[str | None, ...]) -> NDArray[np.int32]:
     """Return days since 1970, each distinct date read once."""
-    days = {birth: date.fromisoformat(birth).toordinal() - _EPOCH_DAY for birth in set(births) if birth}
-    return np.fromiter((days.get(birth, NO_DAY) for birth in births), dtype=np.int32, count=len(births))
+    days: dict[str | None, int] = {None: NO_DAY}
+    days |= {birth: date.fromisoformat(birth).toordinal() - _EPOCH_DAY for birth in set(births) if birth}
+    return np.fromiter((days[birth] for birth in births), dtype=np.int32, count=len(births))
 
 
 def _aliases(

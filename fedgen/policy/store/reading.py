@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WINDOW: Final = 100_000  # rows in memory as Python objects at one time
+_WORD: Final = 8
+_FEW_WORDS: Final = 4  # identifiers of up to 32 bytes; of longer ones the text itself is compared
 _FEW: Final = 16  # words that the database turns into numbers
 _HALVES: Final = np.dtype([("high", ">u8"), ("low", ">u8")])
 
@@ -133,8 +135,9 @@ class People:
         query = "SELECT seq, subject_ref, subject_id FROM subject_salt WHERE seq > ? ORDER BY seq LIMIT ?"
         before = len(self.names)
         while rows := driver_rows(connection, query, (self.seq, _WINDOW)):
-            self.refs.extend(halves(row[1] for row in rows))
-            self.names += [row[2] for row in rows]
+            columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
+            self.refs.extend(halves(columns[1]))
+            self.names += columns[2]
             self.seq = rows[-1][0]
         if len(self.names) == before and self._order is not None:
             return False
@@ -279,7 +282,21 @@ def sorted_names(people: People) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]
     names = np.array([name.encode() for name in people.names], dtype=np.bytes_)
     if not len(names):
         return np.empty(0, dtype="S1"), np.empty(0, dtype=np.int64)
-    order = np.argsort(names, kind="stable")
+    order = order_of(names)
     place = np.empty(len(names), dtype=np.int64)
     place[order] = np.arange(len(names))
     return names[order], place
+
+
+def order_of(names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Return the places of ``names`` in ascending order, equal ones as they come.
+
+    Bytes that are padded with zeros are in the order of big-endian numbers, which sort several times faster than text.
+    """
+    width, words = names.dtype.itemsize, -(-names.dtype.itemsize // _WORD)
+    if words > _FEW_WORDS:
+        return np.argsort(names, kind="stable")
+    padded = np.zeros((len(names), words * _WORD), dtype=np.uint8)
+    padded[:, :width] = names.view(np.uint8).reshape(len(names), width)
+    keys = padded.view(">u8").astype(np.uint64)
+    return np.lexsort(tuple(keys[:, word] for word in reversed(range(words))))

@@ -104,22 +104,27 @@ def read_profiles(path: Path) -> dict[str, Profile]:
     found: dict[str, Profile] = {}
     for number, row in enumerate(_rows(path, PROFILE[:1], PROFILE[1:]), start=1):
         who, where, place = row["subject"], row.get("residence"), row.get("timezone")
-        try:
-            born = row.get("birth_date")
-            birth = None if born is None else str(born)[:10] if not isinstance(born, str) else born
-            if birth is not None:
-                date.fromisoformat(birth)
-            if place is not None:
-                zone(place)
-            if where is not None and not (len(where) == _COUNTRY and where.isascii() and where.isupper()):
-                raise ValueError("not a country")
-        except ValueError:
+        born = row.get("birth_date")
+        birth = born if born is None or isinstance(born, str) else str(born)[:10]
+        if not _is_profile(birth, where, place):
             hint = "birth_date as 1984-03-09, residence as DE, timezone as Europe/Berlin"
-            raise DataError(f"row {number} is no profile", where=path, hint=hint) from None
+            raise DataError(f"row {number} is no profile", where=path, hint=hint)
         if who in found:
             raise DataError(f"row {number} is a second profile of a person", where=path, key="subject")
         found[who] = (who, birth, where, place)
     return found
+
+
+def _is_profile(birth: str | None, where: str | None, place: str | None) -> bool:
+    """Return whether a birth date, a country and a zone are such, where they are given."""
+    try:
+        if birth is not None:
+            date.fromisoformat(birth)
+        if place is not None:
+            zone(place)
+    except ValueError:
+        return False
+    return where is None or (len(where) == _COUNTRY and where.isascii() and where.isupper())
 
 
 def bring(store: ConsentStore, lines: Sequence[Line]) -> int:

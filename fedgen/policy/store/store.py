@@ -34,6 +34,10 @@ _LOGS: Final = {"consent": "consent_event", "rights": "rights_event"}
 _ASKED_AT_ONCE: Final = 500
 STALE: Final = timedelta(minutes=15)
 
+_OPEN_ENDED: Final = (
+    "SELECT job FROM import_job WHERE finished_at IS NULL OR (quarantined > 0 AND settled_at IS NULL) LIMIT 1"
+)
+
 
 class ConsentStore(Persons):
     """An open consent store.
@@ -223,17 +227,19 @@ class ConsentStore(Persons):
 
         ``STORE_ROLLBACK``: the store does not go on from ``seen``. ``CLOCK_UNTRUSTED``: the clock is more than five
         minutes behind the last event, or a sync is as far ahead. ``CONSENT_STORE_STALE``: the last sync is older than
-        the pack allows, or there was none.
+        the pack allows, or there was none; or an import is not finished, or kept rows out that nobody has looked at:
+        any of them may be a withdrawal, whatever was synced since from elsewhere.
         """
         with self._db.reading() as connection:
             if seen is not None and not chain.extends(connection, seen):
                 return "STORE_ROLLBACK"
             last = chain.head(connection)
             sync = driver_rows(connection, "SELECT max(synced_at) FROM sync", ())[0][0]
+            open_ended = driver_rows(connection, _OPEN_ENDED, ())
         now, trust = self.now(), TRUST // timedelta(microseconds=1)
         if max(last.recorded_at, sync or 0) > now + trust:
             return "CLOCK_UNTRUSTED"
-        if sync is None or now - sync > stale_after // timedelta(microseconds=1):
+        if open_ended or sync is None or now - sync > stale_after // timedelta(microseconds=1):
             return "CONSENT_STORE_STALE"
         return None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.studies import SCHEMA, people, write_rows, write_study
 
-from fedgen.api.homes import Home, Limits, home_of, rules_of
+from fedgen.api.allowance import allowance_of
+from fedgen.api.homes import Home, Limits, delta_of, home_of, rules_of
 from fedgen.api.prepare import Prepared, prepare
 from fedgen.errors import ConfigError, IntegrityError
 from fedgen.runs.folder import RunFolder
@@ -47,6 +49,40 @@ def test_nothing_is_made_before_it_is_begun(tmp_path: Path) -> None:
         home.site("site-01") / "identity.key",
     ):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_place_that_cannot_be_a_folder_of_ledgers_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").write_text("a file")
+    for named in ("shared", "shared/deeper", "locked/deeper"):
+        if named.startswith("locked"):  # root may write everywhere, so the system's answer is played
+            monkeypatch.setattr("fedgen.api.homes.os.access", lambda *_: False)
+        prepared = prepared_in(tmp_path, simulation={"ledgers": named})
+        with pytest.raises(ConfigError, match="no ledgers can be kept in it") as caught:
+            allowance_of(prepared)
+        assert caught.value.key == "simulation.ledgers"
+        assert caught.value.hint == "name another folder"
+
+
+def test_what_cannot_be_planned_or_opened_names_the_line_of_the_study(tmp_path: Path) -> None:
+    for section, change, key in (
+        ("privacy", {"epsilon": 1e9}, "privacy.epsilon"),
+        ("data", {"source": "csv:rows.csv"}, "data.source"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            prepared_in(tmp_path, **{section: change})
+        assert caught.value.key == key
+        assert re.search(r"study\.yaml:[0-9]+: ", str(caught.value))
+
+
+def test_a_folder_is_audited_at_the_delta_of_its_ceilings(tmp_path: Path) -> None:
+    ceiling = {"epsilon_per_study": 3.0, "epsilon_life": 8.0, "delta": 1e-4}
+    prepared = prepared_in(tmp_path, simulation={**SHARED, "ceiling": ceiling})
+    home = Home(tmp_path / "shared", shared=True)
+    assert delta_of(home.root) is None
+    home.begin(prepared)
+    assert delta_of(home.root) == 1e-4
 
 
 def test_an_identity_says_nothing_without_its_salt(tmp_path: Path) -> None:

@@ -118,4 +118,4 @@ def test_no_ledger_is_a_configuration_error(call: Any, tmp_path: Path, words: tu
 def test_help_names_the_argument(call: Any, words: tuple[str, str]) -> None:
     code, out, _ = call(*words, "--help")
     assert code == 0
-    assert "A ledger, or a run folder." in out
+    assert "A ledger's file or URL, a run folder, or a folder of ledgers." in out

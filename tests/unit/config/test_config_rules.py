@@ -35,7 +35,6 @@ def refusal(**sections: dict[str, Any] | object) -> ConfigError:
     ("sections", "key"),
     [
         ({"privacy": {"trust": "distributed"}}, "privacy.trust"),
-        ({"policy": {"packs": ["gdpr", "ccpa"]}}, "policy.packs"),
         ({"secagg": {"protocol": "full", "threshold": 6}}, "secagg"),
         ({"secagg": {}}, "secagg"),
         ({"release": {"gate": {"evidence": "audit"}}}, "release.gate"),
@@ -50,9 +49,9 @@ def test_a_promise_of_a_later_version_is_named_as_such(sections: dict[str, Any],
 
 
 def test_one_line_names_every_key_that_is_not_in_this_version() -> None:
-    error = refusal(privacy={"trust": "distributed"}, secagg={}, policy={"packs": ["gdpr"]})
+    error = refusal(privacy={"trust": "distributed"}, secagg={}, release={"gate": {}})
     assert error.key == "privacy.trust"
-    assert "secagg, policy.packs" in (error.hint or "")
+    assert "secagg, release.gate" in (error.hint or "")
     assert "\n" not in str(error)
 
 

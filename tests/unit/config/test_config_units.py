@@ -6,11 +6,13 @@ import copy
 from typing import Any
 
 import pytest
+import torch
 
 from fedgen.config.implied import ROWS_PER_PERSON
 from fedgen.config.plan import coordinator_noise_std, plan_of, site_noise_std
 from fedgen.config.resolve import ResolvedStudy, resolve
 from fedgen.config.study import parse_study
+from fedgen.dpsgd.noise import NoiseSource
 from fedgen.errors import ConfigError
 from fedgen.privacy.units import Unit
 from fedgen.schema.table import parse_schema
@@ -42,6 +44,31 @@ def _resolved(persons: tuple[int, ...] | None = PERSONS, **sections: Any) -> Res
 
 
 SITE: dict[str, Any] = {"privacy": {"unit": "site"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clip", 1e-300),
+        ("clip", 1e300),
+        ("clip", 9e-10),
+        ("noise_multiplier", 1e-9),
+        ("noise_multiplier", 1e7),
+    ],
+)
+def test_noise_that_float32_cannot_hold_is_refused_with_its_key(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=r"must be (greater|less) than or equal to") as caught:
+        _study(privacy={key: value})
+    assert caught.value.key == f"privacy.{key}"
+
+
+@pytest.mark.parametrize("clip", [1e-9, 1e9])
+@pytest.mark.parametrize("multiplier", [0.01, 1e6])
+def test_every_clip_and_noise_that_a_study_may_ask_for_can_be_drawn(clip: float, multiplier: float) -> None:
+    asked = _resolved(privacy={"clip": clip, "noise_multiplier": multiplier})
+    out = torch.zeros(8)
+    NoiseSource.insecure(1).add_normal_(out, site_noise_std(plan_of(asked)))
+    assert bool((out != 0).all() and torch.isfinite(out).all())
 
 
 # -- persons ----------------------------------------------------------------------------------------

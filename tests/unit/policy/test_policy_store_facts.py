@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,12 +15,12 @@ from fedgen.policy.columns import NO_DAY, Basis, ThreeWay
 from fedgen.policy.store import ConsentStore, files, import_file, import_profiles, import_records
 from fedgen.policy.store.incoming import quarantined
 
-PROFILES = [
+PROFILES: list[dict[str, Any]] = [
     {"subject": "a", "birth_date": "1990-02-28", "residence": "DE", "timezone": "Europe/Berlin",
      "aliases": ["a2", "a3"]},
     {"subject": "b", "birth_date": None, "residence": "FR", "timezone": None, "aliases": None},
 ]  # fmt: skip
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {
         "record_id": "r1", "subject_id": "a", "collected_at": "2026-01-01T00:00:00Z", "collected_for": ["t", "u"],
         "special_categories": ["health"], "legal_basis": "consent", "inaccurate": "false", "retention_rule": "default",
@@ -42,7 +43,7 @@ def cell(value: object) -> str:
     return ";".join(value) if isinstance(value, list) else str(value)
 
 
-def written(folder: Path, kind: str, rows: list[dict]) -> Path:
+def written(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
     path = folder / f"facts{kind}"
     if kind == ".csv":
         path.write_text("\n".join([",".join(rows[0]), *(",".join(map(cell, row.values())) for row in rows)]))
@@ -149,7 +150,7 @@ def test_a_row_that_is_no_profile_is_kept_out_by_name(
     ],
 )
 def test_a_row_that_is_no_record_is_kept_out_by_name(
-    store: ConsentStore, tmp_path: Path, change: dict, column: str, reason: str
+    store: ConsentStore, tmp_path: Path, change: dict[str, Any], column: str, reason: str
 ) -> None:
     rows = [RECORDS[0], {**RECORDS[0], "record_id": "x", **change}]
     done = import_records(store, written(tmp_path, ".jsonl", rows))

@@ -245,6 +245,16 @@ def test_the_same_events_in_another_file_are_nothing_new(
     assert store.trouble() is None
 
 
+def test_a_clean_file_does_not_hide_that_another_kept_rows_out(store: ConsentStore, tmp_path: Path) -> None:
+    doubtful = tmp_path / "doubtful.csv"
+    doubtful.write_text(HEADER + "\nother,p1,t,given,2026-01-01T00:00:00\n")  # no offset
+    job = import_file(store, doubtful).job
+    import_file(store, written(tmp_path, ".csv"))
+    assert store.trouble() == "CONSENT_STORE_STALE"
+    settle(store, job)
+    assert store.trouble() is None
+
+
 def many(path: Path, n: int) -> None:
     """Write ``n`` events, every hundredth of them faulty."""
     with path.open("w") as file:

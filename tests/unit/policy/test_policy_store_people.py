@@ -271,3 +271,11 @@ def test_a_withdrawal_names_its_hour(store: ConsentStore) -> None:
         store.withdraw("a", TRAIN, at=NOON - timedelta(days=2), event_id="w1", method="phone").repeated == 1
     )
     assert store.columns().consent.effective.tolist() == [store.now() - 2 * 86_400_000_000]
+
+
+@pytest.mark.parametrize("birth", ["", "1990-02-30", "19900101", "yesterday"])
+def test_a_birth_date_that_is_none_is_refused_on_the_way_in(store: ConsentStore, birth: str) -> None:
+    with pytest.raises(DataError, match="not a date") as caught:
+        store.put_profiles([("a", "1990-01-01", None, None), ("b", birth, None, None)])
+    assert caught.value.key == "birth_date"
+    assert len(store.columns().subjects) == 0

@@ -72,6 +72,9 @@ def test_a_target_that_needs_no_noise_is_refused() -> None:
         noise_multiplier(0.1, 1, 1e5, 1e-5)
     with pytest.raises(ConfigError, match="stays below the target"):
         noise_multiplier(1e-7, 10, 1.0, 1e-5)  # δ alone covers every draw
+    for next_to_never in (1e-12, 1e-160, 1e-170, 1e-300):  # the square of the rate underflows on the way
+        with pytest.raises(ConfigError, match="stays below the target"):
+            noise_multiplier(next_to_never, 10, 1.0, 1e-5)
 
 
 def test_a_target_that_no_noise_meets_is_refused() -> None:

@@ -97,6 +97,7 @@ def test_a_claim_about_a_site_never_says_that_its_presence_is_hidden(trust: Trus
     claims = [claim for claim in state(plan(trust, Unit.SITE), SPENT) if claim.proved]
     for claim in claims:
         assert PRESENT in claim.assumes
+        assert "declared size" in PRESENT, "the roster tells it to everybody"
         assert DISJOINT not in claim.assumes, "sites are disjoint by themselves"
         assert "all records of a whole site at once" in claim.sentence()
         assert "adding or removing a whole site" not in claim.sentence()

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from fedgen.report import run_sections as run
-from fedgen.report.model import ReportModel, Series
+from fedgen.report.model import Promise, ReportModel, Series
+from fedgen.report.render import render
 from fedgen.report.views import Promises, Section, Split, Text
 
 
@@ -21,6 +22,32 @@ def _split(section: Section | None) -> Split:
 
 def test_promises_are_given_word_for_word(model: ReportModel) -> None:
     assert run.promises(model).blocks == (Promises(model.promises),)
+
+
+@pytest.mark.parametrize(
+    ("unit", "who"),
+    [
+        ("record", "whose one record was used"),
+        ("person", "whose records were used"),
+        ("site", "a site whose"),
+    ],
+)
+def test_the_lead_speaks_of_the_unit_that_is_protected(bare: ReportModel, unit: str, who: str) -> None:
+    about = replace(bare.about, unit=unit)
+    assert who in run.promises(replace(bare, about=about)).lead
+
+
+def test_central_trust_bounds_nothing_that_the_coordinator_learns(model: ReportModel) -> None:
+    section = run.spending(replace(model, about=replace(model.about, trust="central")))
+    assert section is not None
+    assert "anybody but the coordinator" in section.lead
+
+
+def test_where_nothing_is_promised_nothing_is_called_measured(bare: ReportModel) -> None:
+    nothing = Promise("Coordinator: nothing is promised.", "coordinator", proved=False)
+    page = render(replace(bare, promises=(nothing,)))
+    assert "nothing promised" in page
+    assert "measured, not proved" not in page
 
 
 def test_a_run_without_promises_says_so(bare: ReportModel) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedgen.report import site_sections as sites
-from fedgen.report.model import Exclusion, ReportModel, SiteRounds
+from fedgen.report.model import Exclusion, ReportModel, SiteBudget, SiteRounds
 from fedgen.report.views import Figure, Section, Table, Text
 
 if TYPE_CHECKING:
@@ -26,6 +26,18 @@ def _figures(section: Section | None) -> list[Figure]:
 def _classes(figure: Figure, parse: Callable[..., Any]) -> list[str]:
     tree = parse(figure.drawing)
     return [e.get("class").removeprefix("status ") for e in tree.iter("rect")]
+
+
+def test_budgets_over_all_studies_are_shown_word_for_word(model: ReportModel) -> None:
+    assert sites.budgets(replace(model, budgets=())) is None
+    row = SiteBudget(
+        site="ash", studies=2, others="at most 2", total="at most 3.4", ceilings="4 for the life of the data"
+    )
+    many = replace(model, budgets=(row, *(replace(row, site=f"site-{n}") for n in range(40))))
+    (table,) = _tables(sites.budgets(many))
+    assert table.rows[0] == ("ash", "2", "at most 2", "at most 3.4", "4 for the life of the data")
+    assert len(table.rows) == sites.MAX_SITES
+    assert ReportModel.from_json(many.to_json()) == many
 
 
 def test_participation_counts_every_round(model: ReportModel) -> None:

@@ -18,11 +18,11 @@ def test_every_code_outcome_unit_and_trust_has_words() -> None:
     assert set(words.TRUST) == {trust.value for trust in Trust}
 
 
-def test_unknown_codes_are_shown_as_they_are() -> None:
+def test_unknown_codes_are_shown_as_words() -> None:
     assert words.refusal("late") == words.REFUSALS[Code.LATE]
     assert words.refusal("never-heard-of") == "never-heard-of"
     assert words.exclusion("objected") == "Objection on record"
-    assert words.exclusion("new-reason") == "new-reason"
+    assert words.exclusion("new-reason") == "New reason"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ def examples() -> list[wire.Message]:
         wire.Agree(setup=1, turn=1, site=2, signature=bytes(64)),
         wire.Unmask(setup=1, turn=1, survivors=(0, 1, 3), signatures=ROWS),
         wire.Reveal(setup=1, turn=1, site=2, shares=((1, bytes(32)),)),
+        wire.Invite(setup=1),
+        wire.Wanted(setup=1, turn=1, site=2),
+        wire.Ready(setup=1, site=2),
+        wire.Clear(setup=0, turn=1, site=2, values=bytes(4 * 32)),
     ]
 
 

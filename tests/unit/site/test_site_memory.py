@@ -108,3 +108,7 @@ def test_an_attempt_that_was_answered_is_a_replay(attempt: int) -> None:
     with pytest.raises(IntegrityError) as refused:
         _kept(2).answers(_train(attempt=attempt), ROWS)
     assert refused.value.code is Code.REPLAYED
+
+
+def test_one_more_row_that_is_not_permitted_is_another_question() -> None:
+    assert rows_mark(np.array([True] * 10)) != rows_mark(np.array([True] * 10 + [False]))
