@@ -24,6 +24,7 @@ from support import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-postgres", action="store_true", help="fail where tests marked postgres cannot run"

@@ -31,7 +31,7 @@ from fedgen.crypto.keys import SigningKey
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.ledger.checkpoint import beside
 from fedgen.messages import Hex32, SiteName
-from fedgen.runs.atomic import replacing, storage, write_bytes
+from fedgen.runs.atomic import replacing, storage
 from fedgen.site.rules import SiteRules
 
 if TYPE_CHECKING:
@@ -186,11 +186,10 @@ class Home:
                 target = folder.site(name) / LEDGER
                 with storage(target):
                     target.parent.mkdir(parents=True, exist_ok=True)
-                kept = beside(
-                    self.ledger(name)
-                )  # first: a checkpoint may lag behind its ledger, never be ahead
-                if kept.is_file():
-                    write_bytes(beside(target), kept.read_bytes())
+                kept = beside(self.ledger(name))
+                if kept.is_file():  # first: a checkpoint may lag behind its ledger, never be ahead
+                    with replacing(beside(target)) as temporary, _private(temporary) as file:
+                        file.write(kept.read_bytes())
                 _copy(self.ledger(name), target)
 
     @property

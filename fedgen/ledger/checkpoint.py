@@ -167,7 +167,7 @@ class Checkpoint:
             ) from None
 
     def write(self, path: Path, *, durable: bool = True) -> None:
-        """Put the checkpoint at ``path``: the old file stays whole until the new one is.
+        """Put the checkpoint at ``path``, readable by its owner only: the old file stays whole until the new one is.
 
         Args:
             path: The file; its folder must exist.
@@ -178,7 +178,8 @@ class Checkpoint:
         """
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            with temporary.open("xb") as file:
+            owner_only = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            with os.fdopen(owner_only, "wb") as file:
                 file.write(self.to_text().encode())
                 if durable:
                     file.flush()

@@ -46,7 +46,9 @@ def inner_models(annotation: Any) -> tuple[list[type[BaseModel]], bool]:
         return inner_models(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation], False
-    if get_origin(annotation) is dict:  # by a name of somebody's own; its sections are described once, elsewhere
+    if (
+        get_origin(annotation) is dict
+    ):  # by a name of somebody's own; its sections are described once, elsewhere
         return [], False
     inner = [inner_models(part) for part in get_args(annotation)]
     many = get_origin(annotation) is tuple or any(listed for _, listed in inner)

@@ -208,7 +208,10 @@ def test_every_purpose_can_be_withdrawn_at_once(fedgen, store):
 
 
 def test_a_consent_behind_a_late_withdrawal_is_to_be_confirmed_again(fedgen, store, file):
-    gone, back = row("e1", action="withdrawn", at="2026-01-10T09:00:00Z"), row("e2", at="2026-02-10T09:00:00Z")
+    gone, back = (
+        row("e1", action="withdrawn", at="2026-01-10T09:00:00Z"),
+        row("e2", at="2026-02-10T09:00:00Z"),
+    )
     assert fedgen("consent", "import", file(gone, back)).code == 0  # both are learned at once
     stands = fedgen("consent", "status", NAME, "--json").document
     assert stands["purposes"] == {"train_generator": "withdrawn"}

@@ -52,7 +52,7 @@ def test_the_client_app_answers_no_message() -> None:
     assert reply.has_error()
 
 
-@pytest.mark.parametrize("room", ["server", "clients", "policies"])
+@pytest.mark.parametrize("room", ["server", "clients"])
 def test_a_readme_says_what_is_not_there(room: str) -> None:
     text = kit(room, "README.md").read_text(encoding="utf-8")
     assert "This version" in text

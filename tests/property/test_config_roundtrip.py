@@ -58,9 +58,9 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
         "privacy": {
             "unit": "record",
             "trust": "central" if central else "local",
-            spend: draw(positive),
+            spend: draw(positive if spend == "epsilon" else st.floats(0.01, 1e6)),
             "delta": draw(st.floats(1e-12, 0.5)),
-            "clip": draw(positive),
+            "clip": draw(st.floats(1e-9, 1e9)),
         },
         "training": {
             "rounds": draw(st.integers(1, 1000)),

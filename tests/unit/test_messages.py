@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from fedgen import messages
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import (
-    Confirm,
-    Confirmed,
     MAX_BODY,
     MAX_HEADER,
+    Confirm,
+    Confirmed,
     Join,
     Joined,
     Kind,
