@@ -24,7 +24,7 @@ install-dev: $(VENV)/.installed-dev
 demo: install  ## the main job: a federated, differentially private study on real records
 	$(BIN)/fedgen simulate examples/health/study.yaml --out runs/demo --resume
 
-test: install-dev lint types floors docs-check test-fast test-slow
+test: install-dev lint types floors docs-check test-fast  ## what a contributor runs; CI adds test-slow
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedgen.api.allowance import allowance_of
+from fedgen.api.policy_home import refuse_missing_documents
 from fedgen.api.prepare import prepare
 from fedgen.config.plan import plan_of
 from fedgen.config.resolve import read_resolved
@@ -83,6 +84,7 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
     Raises:
         ConfigError: The study, its schema or its data is wrong.
+        Refused: Documents are missing that the packs ask for; the hint says what to file.
         BudgetExhausted: The study does not fit under a ceiling; the hint says what would.
         IntegrityError: A ledger that the study shares cannot be read.
     """
@@ -96,6 +98,8 @@ def examine(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Return the plan of a study also where its data have too little left for it; else see :func:`check`."""
     resolved, prepared = _resolved(study, overrides)
     plan = plan_of(resolved)
+    if prepared is not None:
+        refuse_missing_documents(prepared)
     event, steps = plan.event_per_round()
     spent = {entry.name: ((event, steps * plan.rounds),) for entry in resolved.roster}
     private = resolved.study.privacy.insecure_seed is None

@@ -11,6 +11,7 @@ from support.policy import DOCUMENTS, RECORDS, policy_section, small_pack
 from support.studies import write_study
 
 import fedgen
+from fedgen.api.checks import check
 from fedgen.api.replay import replay
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import Code, ConfigError, IntegrityError, Interrupted, QuorumLost, Refused
@@ -190,6 +191,8 @@ def test_a_missing_document_is_refused_with_what_to_file_before_a_folder_is_made
     assert refused.value.code is Code.STUDY_REFUSED
     assert "file the impact assessment" in refused.value.what
     assert not (tmp_path / "run").exists()
+    with pytest.raises(Refused, match="DPIA_MISSING"):
+        check(study)
 
 
 def test_shipped_packs_ask_for_a_hundred_people(tmp_path: Path) -> None:

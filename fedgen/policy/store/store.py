@@ -34,8 +34,11 @@ _LOGS: Final = {"consent": "consent_event", "rights": "rights_event"}
 _ASKED_AT_ONCE: Final = 500
 STALE: Final = timedelta(minutes=15)
 
-_OPEN_ENDED: Final = (
-    "SELECT job FROM import_job WHERE finished_at IS NULL OR (quarantined > 0 AND settled_at IS NULL) LIMIT 1"
+# A file that is imported again under its name, mended, takes the place of the faulty one.
+_DOUBTFUL: Final = (
+    "SELECT job FROM import_job AS faulty WHERE quarantined > 0 AND settled_at IS NULL AND finished_at IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM import_job AS mended WHERE mended.source = faulty.source "
+    "AND mended.finished_at >= faulty.finished_at AND (mended.quarantined = 0 OR mended.settled_at IS NOT NULL)) LIMIT 1"
 )
 
 
@@ -227,19 +230,19 @@ class ConsentStore(Persons):
 
         ``STORE_ROLLBACK``: the store does not go on from ``seen``. ``CLOCK_UNTRUSTED``: the clock is more than five
         minutes behind the last event, or a sync is as far ahead. ``CONSENT_STORE_STALE``: the last sync is older than
-        the pack allows, or there was none; or an import is not finished, or kept rows out that nobody has looked at:
-        any of them may be a withdrawal, whatever was synced since from elsewhere.
+        the pack allows, or there was none; or an import kept rows out, and it was neither settled nor was the file
+        imported mended: any of them may be a withdrawal, whatever was synced since from elsewhere.
         """
         with self._db.reading() as connection:
             if seen is not None and not chain.extends(connection, seen):
                 return "STORE_ROLLBACK"
             last = chain.head(connection)
             sync = driver_rows(connection, "SELECT max(synced_at) FROM sync", ())[0][0]
-            open_ended = driver_rows(connection, _OPEN_ENDED, ())
+            doubtful = driver_rows(connection, _DOUBTFUL, ())
         now, trust = self.now(), TRUST // timedelta(microseconds=1)
         if max(last.recorded_at, sync or 0) > now + trust:
             return "CLOCK_UNTRUSTED"
-        if open_ended or sync is None or now - sync > stale_after // timedelta(microseconds=1):
+        if doubtful or sync is None or now - sync > stale_after // timedelta(microseconds=1):
             return "CONSENT_STORE_STALE"
         return None
 

@@ -255,6 +255,19 @@ def test_a_clean_file_does_not_hide_that_another_kept_rows_out(store: ConsentSto
     assert store.trouble() is None
 
 
+def test_a_file_that_is_imported_mended_is_no_longer_in_doubt(
+    store: ConsentStore, tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "said.csv"
+    path.write_text(HEADER + "\nother,p1,t,given,2026-01-01T00:00:00\n")  # no offset
+    import_file(store, path)
+    assert store.trouble() == "CONSENT_STORE_STALE"
+    clock.go(minutes=1)
+    path.write_text(HEADER + "\nother,p1,t,given,2026-01-01T00:00:00Z\n")
+    assert import_file(store, path).clean
+    assert store.trouble() is None
+
+
 def many(path: Path, n: int) -> None:
     """Write ``n`` events, every hundredth of them faulty."""
     with path.open("w") as file:
