@@ -38,7 +38,8 @@ STALE: Final = timedelta(minutes=15)
 _DOUBTFUL: Final = (
     "SELECT job FROM import_job AS faulty WHERE quarantined > 0 AND settled_at IS NULL AND finished_at IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM import_job AS mended WHERE mended.source = faulty.source "
-    "AND mended.finished_at >= faulty.finished_at AND (mended.quarantined = 0 OR mended.settled_at IS NOT NULL)) LIMIT 1"
+    "AND mended.finished_at >= faulty.finished_at AND (mended.quarantined = 0 OR mended.settled_at IS NOT NULL)) "
+    "LIMIT 1"
 )
 
 
