@@ -83,6 +83,14 @@ def moment_of(instant: int) -> datetime:
     return _EPOCH + instant * _MICROSECOND
 
 
+def moment_if_any(instant: int) -> datetime | None:
+    """Return :func:`moment_of` an instant, or None for never or beyond the year 9999."""
+    try:
+        return None if instant == NEVER else moment_of(instant)
+    except OverflowError:
+        return None
+
+
 def local_day(instant: int, place: ZoneInfo) -> int:
     """Return the local date of an instant as days since 1970-01-01."""
     return moment_of(instant).astimezone(place).toordinal() - _DAY_ZERO

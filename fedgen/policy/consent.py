@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
+from fedgen.policy.calendar import microseconds_of, moment_if_any
 from fedgen.policy.fold import CONSENTED, NEVER, OTHER_PURPOSE, REASON_OF, SILENT, standing
 from fedgen.policy.log_file import parse, read_bytes
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from numpy.typing import NDArray
 
     from fedgen.policy.fold import Events
 
 Regime = Literal["opt-in", "opt-out"]
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _MOST_ANSWERS: Final = 4096  # one per site and purpose of a large simulation
 
 
@@ -158,7 +158,7 @@ class ConsentLog:
             raise ValueError(f"regime must be opt-in or opt-out, not {regime!r}")
         if subjects.dtype.kind != "S" or subjects.ndim != 1:
             raise ValueError("subjects must be a one-dimensional array of bytes")
-        state = self._state(purpose, _microseconds(at))
+        state = self._state(purpose, microseconds_of(at))
         key = (purpose, regime, id(subjects))
         known = self._decisions.get(key)
         if known is not None and known.state is state:
@@ -193,19 +193,4 @@ class ConsentLog:
         permitted.setflags(write=False)
         counts = np.bincount(outcome[~permitted], minlength=len(REASON_OF))
         reasons = {str(reason): int(n) for reason, n in zip(REASON_OF, counts, strict=True) if reason and n}
-        return Decision(permitted=permitted, reasons=reasons, until=_moment(state.until))
-
-
-def _moment(instant: int) -> datetime | None:
-    """Return the inverse of :func:`_microseconds`, or None for never or beyond the year 9999."""
-    try:
-        return None if instant == NEVER else _EPOCH + instant * _MICROSECOND
-    except OverflowError:
-        return None
-
-
-def _microseconds(at: datetime) -> int:
-    """Return microseconds since 1970 in UTC."""
-    if at.tzinfo is None or at.utcoffset() is None:
-        raise ValueError("at must carry a time zone")
-    return (at - _EPOCH) // _MICROSECOND
+        return Decision(permitted=permitted, reasons=reasons, until=moment_if_any(state.until))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fedgen.errors import Code, IntegrityError, Refused
-from fedgen.policy.calendar import microseconds_of, moment_of
+from fedgen.policy.calendar import microseconds_of, moment_if_any
 from fedgen.policy.codes import Code as Reason
 from fedgen.policy.codes import Verdict, verdict_of
 from fedgen.policy.columns import NEVER
@@ -291,7 +291,7 @@ class PolicyDesk:
         reasons = {
             slug(code): n for code, n in counts.items() if n and verdict_of(Reason(code)) is not Verdict.ALLOW
         }
-        return Judgement(permitted, reasons, _moment(until), ruling)
+        return Judgement(permitted, reasons, moment_if_any(until), ruling)
 
     # -- whether the store may be believed ---------------------------------------------------------------------------
 
@@ -380,10 +380,3 @@ def _write_head(path: Path, head: Head) -> None:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump([head.size, head.digest.hex(), head.recorded_at, head.consent, head.rights], file)
-
-
-def _moment(instant: int) -> datetime | None:
-    try:
-        return None if instant == NEVER else moment_of(instant)
-    except OverflowError:
-        return None
