@@ -16,12 +16,23 @@ from fedgen.crypto.header import Header
 from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.crypto.stream import KeyStream
 from fedgen.errors import Code
+from fedgen.secagg import wire
 
 HERE = Path(__file__).parent
 STUDY, RUN, WEIGHTS = "11" * 32, "22" * 32, "33" * 32
 SIGNER = SigningKey._from_secret(bytes(range(32)))
 SEALER = SealingKey._from_secret(bytes(range(96)))
 BODY = bytes.fromhex("0000803f000000c0")  # 1.0 and -2.0, float32 little-endian
+START = wire.Start(
+    setup=0,
+    turn=7,
+    site=1,
+    round=7,
+    attempt=1,
+    weights=bytes.fromhex(WEIGHTS),
+    participants=(0, 1, 2),
+    shares=(),
+)
 
 MESSAGES: tuple[tuple[messages.Wire, bytes], ...] = (
     (
@@ -56,6 +67,22 @@ MESSAGES: tuple[tuple[messages.Wire, bytes], ...] = (
     (messages.Settled(study_hash=STUDY, site="site-1"), b""),
     (messages.Confirm(study_hash=STUDY, run=RUN, round=7, attempt=1), b""),
     (messages.Confirmed(study_hash=STUDY, run=RUN, site="site-1", round=7, attempt=1), b""),
+    (
+        messages.Turn(study_hash=STUDY, run=RUN, round=7, attempt=1, parameters=2, digest=WEIGHTS),
+        BODY + START.encode(),
+    ),
+    (messages.Step(study_hash=STUDY, run=RUN, round=7, attempt=1), wire.Invite(setup=1).encode()),
+    (
+        messages.Stepped(
+            study_hash=STUDY,
+            run=RUN,
+            site="site-1",
+            round=7,
+            attempt=1,
+            excluded={"consent-withdrawn": "<10"},
+        ),
+        wire.Clear(setup=0, turn=7, site=1, values=bytes(range(8))).encode(),
+    ),
 )
 
 
