@@ -1,24 +1,10 @@
-"""A site as a Flower ClientApp: composition only; the library does the work.
+"""A site as a Flower ClientApp: a relay between Flower and the site's daemon, and nothing else.
 
-``fedgen simulate`` builds its own apps. Serving a deployed site is not in this version, and this app says so instead
-of pretending.
+What answers is ``fedgen site serve``, another process of another user. Nothing of it is in this bundle.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from fedgen.flower.relay import relay_app
 
-from fedgen.errors import ConfigError
-from fedgen.flower.apps import client_app
-
-
-def refuse(_partition: int) -> NoReturn:
-    """Say in one line that there is no deployment yet.
-
-    Raises:
-        ConfigError: Always.
-    """
-    raise ConfigError("deployment is not in this version", where="clients/app.py", hint="use fedgen simulate")
-
-
-app = client_app(refuse)
+app = relay_app()

@@ -2,9 +2,12 @@
 
 Tests compute on tensors of a few hundred numbers; more threads would only wait for each other.
 
-Tests marked ``postgres`` run where a server can be had, and are left out, in so many words, where none can; those that
-stop and start a server need its programs, too. With
-``--require-postgres`` that is an error, so that CI never passes without them.
+Tests marked ``needs`` run where the tools they name are, and are left out, in so many words, where they are not.
+With ``--require-tools`` that is an error.
+
+Tests marked ``postgres`` or ``mysql`` run where a server can be had, and are left out, in so many words, where none
+can; those that stop and start a PostgreSQL server need its programs, too. With ``--require-postgres`` and
+``--require-mysql`` that is an error, so that CI never passes without them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is first imported
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import postgres
+from support import mysql, postgres, tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-postgres", action="store_true", help="fail where tests marked postgres cannot run"
     )
+    parser.addoption("--require-mysql", action="store_true", help="fail where tests marked mysql cannot run")
+    parser.addoption("--require-tools", action="store_true", help="fail where tests marked needs cannot run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Here and not while collecting: that is done by the workers, where there are any.
     if config.getoption("--require-postgres") and postgres.binaries() is None:
         raise pytest.UsageError("no PostgreSQL: install it; its programs are needed, a server is not enough")
+    if config.getoption("--require-mysql") and not mysql.is_available():
+        raise pytest.UsageError("no MariaDB: install it (mariadb-server-core and mariadb-client-core)")
+    if config.getoption("--require-tools") and tools.missing():
+        raise pytest.UsageError(f"not here: {', '.join(tools.missing())}; install them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,6 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _can_run(item: pytest.Item) -> bool:
+    if item.get_closest_marker("mysql") is not None and not mysql.is_available():
+        return False
+    if any(not tools.is_here(str(name)) for mark in item.iter_markers("needs") for name in mark.args):
+        return False
     if item.get_closest_marker("postgres") is None:
         return True
     own = "own_cluster" in getattr(item, "fixturenames", ())
@@ -55,12 +68,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if postgres.binaries() is None:
         which = "Some tests" if postgres.is_available() else "The tests"
         terminalreporter.write_line(f"{which} of PostgreSQL could not run: install it.", yellow=True)
+    if not mysql.is_available():
+        terminalreporter.write_line("The tests of MariaDB and MySQL could not run: install it.", yellow=True)
+    asked = "not deployment" not in terminalreporter.config.getoption("markexpr", "")
+    if asked and tools.missing():
+        names = ", ".join(tools.missing())
+        terminalreporter.write_line(f"Tests that need these could not run: {names}.", yellow=True)
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a database of PostgreSQL that tests may fill."""
     with postgres.any_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mysql_url() -> Iterator[str]:
+    """The URL of a database of MariaDB or MySQL, as a user who may make more."""
+    with mysql.any_server() as url:
         yield url
 
 
