@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from fedgen.config.base import Frozen
-from fedgen.config.fields import Count, OpenUnit, Positive, Text
+from fedgen.config.fields import Count, Number, OpenUnit, Positive, Text, Whole
+from fedgen.config.observe import ObserveSpec
 from fedgen.config.policy import SitePolicySpec
 from fedgen.messages import SiteName
 from fedgen.schema.yamlsource import Flaw, Lines, explain, load_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}\$?$")]
+Account = UserName | Annotated[int, Number, Field(ge=0, lt=2**32 - 1)]
 
 
 class Ceilings(Frozen):
@@ -45,6 +49,24 @@ class Ceilings(Frozen):
         return self
 
 
+class DeclaredSpec(Frozen):
+    """The size that a site tells its coordinator; public from then on, and covered by no ε.
+
+    Attributes:
+        rows: How many rows, told to two digits.
+        persons: How many persons they are of, told alike; None where the rows do not say whose they are.
+    """
+
+    rows: Count
+    persons: Count | None = None
+
+    @model_validator(mode="after")
+    def _no_more_persons_than_rows(self) -> DeclaredSpec:
+        if self.persons is not None and self.persons > self.rows:
+            raise Flaw("there cannot be more persons than rows", key=("persons",))
+        return self
+
+
 class SiteSpec(Frozen):
     """One data holder, in a simulation and in a deployment alike.
 
@@ -59,6 +81,14 @@ class SiteSpec(Frozen):
         keys: Folder of its private keys.
         ledger: Path or URL of its ledger; a URL may hold a password, and is never shown.
         durable: Whether the ledger is flushed to the disk before each release; only a simulation may say no.
+        rehearsal_seed: Makes this site's noise repeatable and NOT PRIVATE, for a rehearsal on made-up rows: it then
+            serves studies with this very ``insecure_seed`` and no other. Its owner says so, never a study.
+        declared: The size it tells its coordinator; None where that is not said yet.
+        socket: Path of its daemon's Unix socket; None is ``run/site.sock`` beside the file.
+        relay_users: Names or numbers of the users who may connect to it; none is the daemon's own user only.
+        relay_group: Name or number of the group that the socket belongs to, so that its mode shuts everybody else out.
+        largest_request: Most bytes of one request; a round brings four for each weight of the model.
+        observe: Who may watch its daemon, and how; None is nobody.
     """
 
     model_config = ConfigDict(populate_by_name=False)
@@ -73,6 +103,13 @@ class SiteSpec(Frozen):
     keys: Text
     ledger: Annotated[Text, Field(repr=False)]
     durable: bool = True
+    rehearsal_seed: Whole | None = None
+    declared: DeclaredSpec | None = None
+    socket: Text | None = None
+    relay_users: Annotated[tuple[Account, ...], Field(max_length=16)] = ()
+    relay_group: Account | None = None
+    largest_request: Annotated[int, Number, Field(ge=2**20, le=2**30)] = 2**26
+    observe: ObserveSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the site as JSON values; keys that are None are left out."""

@@ -1,0 +1,203 @@
+"""``fedgen site relay``: Flower's SuperNode with the right arguments, as a user who may know nothing of the site.
+
+The relay needs four things: where the coordinator is, its CA certificate, Flower's node key, and the daemon's socket.
+They can be taken out of a home into a folder of their own, which is given to the relay's user.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import ValidationError
+
+from fedgen.api.serving import socket_of, users_of
+from fedgen.config.base import Frozen
+from fedgen.config.fields import Text
+from fedgen.config.server import Address
+from fedgen.enrolment.places import check_folder, make_folder, write_private
+from fedgen.enrolment.signed import read_bounded
+from fedgen.enrolment.site_home import SiteHome
+from fedgen.errors import ConfigError
+from fedgen.flower.environment import QUIET
+from fedgen.messages import SiteName
+from fedgen.runs.atomic import storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RELAY: Final = "relay.json"
+DEFAULT_PORT: Final = 9094
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./@:+-]+")
+_PASSED: Final = re.compile(
+    r"(PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|VIRTUAL_ENV|PYTHONPATH|LD_LIBRARY_PATH|"
+    r"(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY)"
+)
+
+
+class RelayFile(Frozen):
+    """``relay.json``: what a relay has to know; none of it is secret.
+
+    Attributes:
+        format: Version of this file.
+        site: The site's name.
+        address: ``host:port`` of the coordinator.
+        socket: Of the site's daemon.
+    """
+
+    format: Literal[1] = 1
+    site: SiteName
+    address: Address
+    socket: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A SuperNode that can be started.
+
+    Attributes:
+        site: The site's name.
+        program: The SuperNode.
+        arguments: Of it, beginning with its name.
+        environment: Of it: what it needs, and nothing that other programs left there.
+        own_user: Whether it would run as the site's own user, who can read the data.
+    """
+
+    site: str
+    program: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    own_user: bool
+
+
+def relay_of(folder: Path, *, port: int = DEFAULT_PORT) -> Relay:
+    """Return the SuperNode for a site's home, or for a folder that :func:`export_relay` made.
+
+    Args:
+        folder: Either.
+        port: Of the SuperNode's own API, on loopback.
+
+    Raises:
+        ConfigError: The folder is neither, or a file of it is missing, wrong or open to others.
+        Refused: The invitation is not for this site, or expired.
+        MissingExtra: Flower's SuperNode is not installed here.
+    """
+    check_folder(folder)
+    folder = folder.resolve()
+    exported = (folder / RELAY).exists()
+    said, ca, node = _exported(folder) if exported else _of_home(SiteHome(folder))
+    for path in (ca, node):
+        read_bounded(path, follow=False)
+    if not _PLAIN.fullmatch(said.socket):
+        raise ConfigError("a socket's path must be plain here", where=folder, key="socket")
+    program = _program()
+    flower = folder / "flower" if exported else folder / "state" / "flower"
+    make_folder(flower)
+    arguments = (
+        "flower-supernode",
+        *("--superlink", said.address),
+        *("--root-certificates", str(ca)),
+        *("--auth-supernode-private-key", str(node)),
+        *("--node-config", f'socket="{said.socket}"'),
+        *("--isolation", "subprocess"),
+        *("--host", "127.0.0.1"),
+        *("--port", str(port)),
+    )
+    passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
+    programs = os.pathsep.join([str(Path(program).parent), passed.get("PATH", os.defpath)])
+    environment = {**passed, **QUIET, "PATH": programs, "FLWR_HOME": str(flower)}
+    return Relay(said.site, program, arguments, environment, own_user=not exported)
+
+
+def export_relay(home: SiteHome, folder: Path) -> Path:
+    """Write what the relay needs, and nothing else, into a folder for its user.
+
+    Guarantees:
+        - The folder is for one user only. Started by root, the home is read as its owner, and the folder belongs to
+          the first user of ``relay_users``.
+
+    Raises:
+        ConfigError: The folder is open to others or cannot be written, or the site has not joined.
+        Refused: The invitation is not for this site, or expired.
+    """
+    with _acting_as(_owner_of(home.root)):
+        said, ca, node = _of_home(home)
+        users, _ = users_of(home.spec(), home)
+        files = {
+            "ca.crt": read_bounded(ca, follow=False),
+            "node.key": read_bounded(node, follow=False),
+            RELAY: (json.dumps(said.model_dump(mode="json"), indent=2) + "\n").encode(),
+        }
+    relay = min(users) if _is_root() else None
+    if relay is not None and not folder.exists():
+        with storage(folder):
+            folder.mkdir(mode=0o700, parents=True)
+            os.chown(folder, relay, -1)
+    with _acting_as(relay):
+        make_folder(folder)
+        for name, data in files.items():
+            write_private(folder / name, data)
+    return folder
+
+
+@contextmanager
+def _acting_as(user: int | None) -> Iterator[None]:
+    """Let root be another user for the length of the block; whoever is not root stays who it is."""
+    if user is None or not _is_root():
+        yield
+        return
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def _owner_of(folder: Path) -> int | None:
+    try:
+        return folder.lstat().st_uid
+    except OSError:
+        return None
+
+
+def run(relay: Relay) -> None:
+    """Become the SuperNode; does not return."""
+    os.execve(relay.program, relay.arguments, relay.environment)  # noqa: S606 - no shell, a known program
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _of_home(home: SiteHome) -> tuple[RelayFile, Path, Path]:
+    spec, invitation = home.spec(), home.coordinator()
+    said = RelayFile(site=spec.name, address=invitation.address, socket=str(socket_of(spec, home)))
+    return said, home.ca_certificate, home.node_key
+
+
+def _exported(folder: Path) -> tuple[RelayFile, Path, Path]:
+    try:
+        said = RelayFile.model_validate(json.loads(read_bounded(folder / RELAY, follow=False)))
+    except (ValidationError, ValueError):
+        raise ConfigError(
+            "is not what a relay needs",
+            where=folder / RELAY,
+            hint="run: fedgen site relay DIR --export FOLDER",
+        ) from None
+    return said, folder / "ca.crt", folder / "node.key"
+
+
+def _program() -> str:
+    """Return Flower's SuperNode: the one beside this Python, else the first on the path."""
+    beside = Path(sys.executable).with_name("flower-supernode")
+    found = str(beside) if beside.is_file() else shutil.which("flower-supernode")
+    if found is None:
+        raise ConfigError("Flower's SuperNode is not installed here", hint="pip install fedgen")
+    return found

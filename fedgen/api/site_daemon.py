@@ -1,0 +1,165 @@
+"""``fedgen site serve``: the life of a site's daemon, from its checks to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from fedgen.api.serving import composed, serving_alone, socket_of, tell_supervisor, users_of
+from fedgen.crypto.envelope import peek
+from fedgen.enrolment.site_home import SiteHome
+from fedgen.errors import IntegrityError
+from fedgen.messages import Kind
+from fedgen.observe import Door, Logs, Meters, Outcome, Probes, Reason, Said, Span, span, start, traces
+from fedgen.site.daemon import Daemon
+from fedgen.site.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fedgen.config.site import SiteSpec
+    from fedgen.observe.words import Fields
+    from fedgen.site.daemon import Away
+    from fedgen.site.monitor import Site
+
+_PART: Final = "site"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Limits | None = None) -> None:
+    """Serve the site of a home until SIGTERM; call it on the main thread.
+
+    Guarantees:
+        - Nothing listens before everything was checked and everything heavy was loaded.
+        - One daemon serves a home.
+        - When it is told to stop, the request that is being answered is finished and its answer sent; no other begins.
+
+    Args:
+        root: The site's home.
+        ready: Told where the daemon listens, once it does.
+        limits: What is let in; None takes the defaults, with the site's largest request.
+
+    Raises:
+        ConfigError: As :func:`fedgen.api.serving.composed`; or another daemon serves the home or the socket.
+        IntegrityError: As there.
+        Refused: As there.
+    """
+    os.umask(0o077)
+    home = SiteHome(root.resolve())
+    with ExitStack() as stack:
+        lock = stack.enter_context(serving_alone(home))
+        spec = home.spec()
+        watching = stack.enter_context(_watched(spec))
+        watching.logs.say(Said.STARTED)
+        serving = stack.enter_context(composed(home))
+        users, group = users_of(spec, home)
+        daemon = Daemon(
+            watching.of(serving.site),
+            socket_of(spec, home),
+            users=users,
+            group=group,
+            limits=replace(limits or Limits(), request=spec.largest_request),
+            watcher=watching,
+        )
+        daemon.listen()
+        stack.enter_context(_stopped_by_signals(daemon.stop))
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        stack.callback(os.ftruncate, lock, 0)
+        watching.probes.set(_PART, None)
+        watching.logs.say(Said.READY, site=serving.name)
+        tell_supervisor("READY=1")
+        if ready is not None:
+            ready(daemon.path)
+        daemon.serve()
+        tell_supervisor("STOPPING=1")
+        watching.probes.set(_PART, Reason.STOPPING)
+        watching.logs.say(Said.STOPPED)
+
+
+@dataclass(slots=True)
+class Watching:
+    """What an operator sees of a daemon: probes, metrics, a log of closed words.
+
+    Attributes:
+        probes: Whether it is ready.
+        meters: What is counted.
+        logs: What is said.
+    """
+
+    probes: Probes
+    meters: Meters
+    logs: Logs
+
+    def of(self, site: Site) -> Callable[[bytes], bytes]:
+        """Return ``site.handle``, counted by kind; the kind is the sender's claim until the site has looked."""
+
+        def handle(request: bytes) -> bytes:
+            began = time.monotonic()
+            with span("message") as traced:
+                answer = site.handle(request)
+                self._answered(site, request, answer, time.monotonic() - began, traced)
+            return answer
+
+        return handle
+
+    def _answered(self, site: Site, request: bytes, answer: bytes, seconds: float, traced: Span) -> None:
+        with suppress(IntegrityError):
+            asked = peek(request).kind
+            header = peek(answer)
+            refused = header.kind is Kind.REFUSAL
+            code, incident = (site.last_refusal if refused else None) or (None, None)
+            self.meters.message(asked, seconds, len(request), len(answer), code)
+            fields: Fields = {"study": header.study_hash or None, "round": header.round, "kind": asked}
+            fields |= {"code": code, "incident": incident, "seconds": round(seconds, 3)}
+            traced.note(**fields)
+            if refused:
+                self.logs.warning(Said.REFUSED, **fields)
+            elif header.kind in {Kind.TRAINED, Kind.STEPPED}:
+                self.logs.say(Said.ROUND_TRAINED, **fields)
+            if asked in {Kind.TRAIN, Kind.STEP}:
+                self.meters.round(Outcome.REFUSED if refused else Outcome.TRAINED, seconds)
+
+    def answered(self, seconds: float, size: int) -> None:
+        """As :meth:`fedgen.site.daemon.Watcher.answered`; counted in :meth:`of`, by kind."""
+
+    def turned_away(self, why: Away) -> None:
+        """As :meth:`fedgen.site.daemon.Watcher.turned_away`."""
+        door = Door.TIMEOUT if why == "gone" else Door(why)
+        self.meters.turned_away(door)
+
+
+@contextmanager
+def _watched(spec: SiteSpec) -> Iterator[Watching]:
+    """Serve probes and metrics for the length of the block, where the site's file asks for it."""
+    observe = spec.observe
+    probes = Probes()
+    probes.expect(_PART)
+    meters = Meters("site", wanted=observe is None or observe.metrics)
+    logs = Logs("site", "text" if observe is None else observe.logs)
+    watching = Watching(probes, meters, logs)
+    with ExitStack() as stack:
+        stack.enter_context(logs.adopted())  # what a library says of a query may hold a row
+        if observe is not None:
+            if observe.traces is not None:
+                stack.enter_context(traces(observe.traces, "site"))
+            stack.enter_context(
+                start(observe.address, probes, meters, beyond_loopback=observe.beyond_loopback)
+            )
+        yield watching
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM, SIGINT and SIGHUP stop the daemon, for the length of the block."""
+    before = {number: signal.signal(number, lambda *_: stop()) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
