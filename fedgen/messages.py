@@ -50,6 +50,9 @@ class Kind(IntEnum):
     SETTLED = 7
     CONFIRM = 8
     CONFIRMED = 9
+    TURN = 10
+    STEP = 11
+    STEPPED = 12
 
 
 class Wire(BaseModel):
@@ -173,9 +176,70 @@ class Confirmed(Wire):
     attempt: int = Field(ge=1, json_schema_extra=Public)
 
 
+class Turn(Wire):
+    """Weights of a round, and the frame that begins this site's turn of secure aggregation.
+
+    The body is the flat float32 little-endian vector of ``parameters`` values, then the frame
+    (docs/spec/secagg.md), which differs from site to site.
+    """
+
+    kind: ClassVar[Kind] = Kind.TURN
+    study_hash: Hex32
+    run: Hex32
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    parameters: int = Field(ge=1)
+    digest: Hex32
+
+
+class Step(Wire):
+    """Any other step of secure aggregation, for one site; the body is the step's frame.
+
+    Round and attempt are those it serves: agreeing on keys serves the first attempt after it.
+    """
+
+    kind: ClassVar[Kind] = Kind.STEP
+    study_hash: Hex32
+    run: Hex32
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+
+
+class Stepped(Wire):
+    """A site's answer to a :class:`Turn` or a :class:`Step`; the body is the frame of its answer.
+
+    A vector in it carries the site's share of the noise and, under ``protocol: full``, is masked: what the
+    coordinator learns of it is the noised sum of all.
+
+    Attributes:
+        excluded: As in :class:`Trained`, in the answer to a turn; empty in any other.
+    """
+
+    kind: ClassVar[Kind] = Kind.STEPPED
+    study_hash: Hex32 = Field(json_schema_extra=Public)
+    run: Hex32 = Field(json_schema_extra=Public)
+    site: SiteName = Field(json_schema_extra=Public)
+    round: int = Field(ge=1, json_schema_extra=Public)
+    attempt: int = Field(ge=1, json_schema_extra=Public)
+    excluded: dict[Reason, Bucket] = Field(max_length=64, json_schema_extra=Public)
+
+
 _KINDS: Final[dict[int, type[Wire]]] = {
     message.kind: message
-    for message in (Join, Joined, Train, Trained, Refusal, Settle, Settled, Confirm, Confirmed)
+    for message in (
+        Join,
+        Joined,
+        Train,
+        Trained,
+        Refusal,
+        Settle,
+        Settled,
+        Confirm,
+        Confirmed,
+        Turn,
+        Step,
+        Stepped,
+    )
 }
 W = TypeVar("W", bound=Wire)
 

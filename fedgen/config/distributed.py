@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _TRIES: Final = 4
 _FIRST: Final = 1.0  # σ to begin with: the grid hardly depends on it
 _CURIOUS: Final = 1
+_WRITTEN: Final = {"secagg.sites": "data.sites.count", "secagg.model": "model.name"}  # as a study spells them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +281,10 @@ def distributed_plan(
         )
     except ValueError as error:
         raise ConfigError(str(error), key="privacy") from error
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, key=_WRITTEN.get(error.key or "", error.key), hint=error.hint
+        ) from error
 
 
 def _point(

@@ -19,7 +19,7 @@ from fedgen.config.study import Study
 from fedgen.crypto.digest import sha256_hex
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.messages import MAX_HEADER, SiteName, canonical
-from fedgen.privacy.units import Unit
+from fedgen.privacy.units import Trust, Unit
 from fedgen.schema.lines import dotted
 from fedgen.schema.table import Schema
 from fedgen.schema.yamlsource import MAX_BYTES, load_yaml
@@ -66,6 +66,8 @@ class ResolvedStudy(Frozen):
         data_schema: The schema (key ``schema``): public knowledge only.
         roster: Every site, in order.
         sample_rate: The Poisson rate q of one step at every site, in (0, 1].
+        parameters: Length of what a site sends in a round; there with ``trust: distributed``, and only there, because
+            noise on a grid depends on it. A site holds it against its own model.
     """
 
     model_config = ConfigDict(populate_by_name=False)
@@ -75,6 +77,7 @@ class ResolvedStudy(Frozen):
     data_schema: Schema = Field(alias="schema")
     roster: Annotated[tuple[RosterEntry, ...], Field(min_length=1, max_length=MAX_SITES)]
     sample_rate: Rate
+    parameters: Count | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ResolvedStudy:
@@ -88,6 +91,8 @@ class ResolvedStudy(Frozen):
         _check_persons(self.study, self.roster)
         if self.sample_rate != implied_rate(self.study, [entry.sampled for entry in self.roster]):
             raise ValueError("sample_rate must follow from the study and the roster")
+        if (self.parameters is not None) is not (self.study.privacy.trust is Trust.DISTRIBUTED):
+            raise ValueError("parameters must be there with trust: distributed, and with no other trust")
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -105,8 +110,10 @@ class ResolvedStudy(Frozen):
 
     @property
     def quorum(self) -> int:
-        """How many sites must answer for a round to count."""
-        return self.study.training.quorum_of(len(self.roster))
+        """How many sites must answer for a round to count; under distributed trust never fewer than a sum may hold."""
+        sites = len(self.roster)
+        asked, shared = self.study.training.quorum_of(sites), self.study.secagg
+        return asked if shared is None else max(asked, sites - shared.dropouts, shared.threshold or 0)
 
     @property
     def total_rows(self) -> int:
@@ -128,13 +135,14 @@ class ResolvedStudy(Frozen):
 
     def to_json(self) -> dict[str, Any]:
         """Return the resolved study as JSON values; keys of the study that are None are left out."""
-        return {
+        said: dict[str, Any] = {
             "format": self.format,
             "study": self.study.to_json(),
             "schema": self.data_schema.model_dump(mode="json"),
             "roster": [entry.to_json() for entry in self.roster],
             "sample_rate": self.sample_rate,
         }
+        return said if self.parameters is None else {**said, "parameters": self.parameters}
 
     def canonical(self) -> str:
         """Return the one text of this resolved study: canonical JSON."""
@@ -217,7 +225,12 @@ def read_resolved(path: Path) -> ResolvedStudy:
 
 
 def resolve(
-    study: Study, *, schema: Schema, sizes: Sequence[int], persons: Sequence[int] | None = None
+    study: Study,
+    *,
+    schema: Schema,
+    sizes: Sequence[int],
+    persons: Sequence[int] | None = None,
+    parameters: int | None = None,
 ) -> ResolvedStudy:
     """Return ``study`` with nothing left open.
 
@@ -231,6 +244,7 @@ def resolve(
         schema: What ``data.schema`` names, or the builtin's own.
         sizes: Declared rows of each site, in roster order, each at least one.
         persons: Declared persons of each site, each at least one; with ``unit: person`` only, where it is needed.
+        parameters: Length of what a site sends in a round; with ``trust: distributed`` only, where it is needed.
 
     Raises:
         ConfigError: A rule is broken; ``key`` names where.
@@ -251,6 +265,13 @@ def resolve(
             key="privacy.unit",
             hint="declare persons beside rows",
         )
+    distributed = study.privacy.trust is Trust.DISTRIBUTED
+    if distributed and parameters is None:
+        raise ConfigError(
+            "trust: distributed needs the length of what a site sends",
+            key="privacy.trust",
+            hint="count the model's parameters",
+        )
     roster = tuple(
         RosterEntry(name=name, rows=rows, persons=None if counted is None else counted[position])
         for position, (name, rows) in enumerate(zip(names, sizes, strict=True))
@@ -260,6 +281,7 @@ def resolve(
         schema=schema,
         roster=roster,
         sample_rate=implied_rate(study, [entry.sampled for entry in roster]),
+        parameters=parameters if distributed else None,
     )
 
 

@@ -34,25 +34,13 @@ def check_rules(study: Study) -> None:
             key=missing[0].key,
             hint=f"{hint}; also not in this version: {others}" if others else hint,
         )
-    for rule in (_model, _exchange, _quorum, _faults, _stated):
+    for rule in (_model, _secagg, _exchange, _quorum, _faults, _stated):
         for flaw in rule(study):
             raise flaw
 
 
 def _not_in_this_version(study: Study) -> Iterator[Flaw]:
     privacy = study.privacy
-    if privacy.trust is Trust.DISTRIBUTED:
-        yield Flaw(
-            "distributed trust (secure aggregation) is not in this version, it comes in a later one",
-            key=("privacy", "trust"),
-            hint="use trust: local, or trust: central if the coordinator may see each update",
-        )
-    if study.secagg is not None:
-        yield Flaw(
-            "secure aggregation is not in this version, it comes in a later one",
-            key=("secagg",),
-            hint="leave secagg out",
-        )
     if privacy.relation is not Relation.ADD_OR_REMOVE:
         yield Flaw(
             "Poisson sampling is accounted under add_or_remove only",
@@ -74,6 +62,24 @@ def _model(study: Study) -> Iterator[Flaw]:
         yield Flaw(error.what, key=tuple((error.key or "model").split(".")), hint=error.hint)
 
 
+def _secagg(study: Study) -> Iterator[Flaw]:
+    if study.secagg is not None and study.privacy.trust is not Trust.DISTRIBUTED:
+        yield Flaw(
+            "secagg belongs to trust: distributed",
+            key=("secagg",),
+            hint=f"leave secagg out with trust: {study.privacy.trust.value}",
+        )
+    if study.privacy.trust is Trust.DISTRIBUTED:
+        from fedgen.secagg.terms import MIN_COHORT  # numpy and keys, for these studies only
+
+        if study.data.sites.count < MIN_COHORT:
+            yield Flaw(
+                f"a sum of {study.data.sites.count} sites hides nobody: distributed trust needs at least {MIN_COHORT}",
+                key=("data", "sites", "count"),
+                hint="enrol more sites, or use trust: local",
+            )
+
+
 def _exchange(study: Study) -> Iterator[Flaw]:
     training, whole_sites = study.training, study.privacy.unit is Unit.SITE
     if training.exchange == "gradient" and whole_sites:
@@ -88,9 +94,10 @@ def _exchange(study: Study) -> Iterator[Flaw]:
             key=("training", "exchange"),
             hint="use exchange: update, or local_steps: 1",
         )
-    if study.privacy.trust is Trust.CENTRAL and study.exchanged == "update" and not whole_sites:
+    trust = study.privacy.trust
+    if trust is not Trust.LOCAL and study.exchanged == "update" and not whole_sites:
         yield Flaw(
-            "central trust bounds and noises gradients, so it needs exchange: gradient and local_steps: 1",
+            f"{trust.value} trust bounds and noises gradients, so it needs exchange: gradient and local_steps: 1",
             key=("training", "exchange" if training.exchange == "update" else "local_steps"),
             hint="use trust: local for several local steps",
         )

@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Slug
 from fedgen.config.rules import check_rules
+from fedgen.config.secagg import SecaggSpec
 from fedgen.config.sections import DataSpec, ModelSpec, PolicySpec, ReleaseSpec
 from fedgen.config.training import PrivacySpec, SimulationSpec, TrainingSpec
 from fedgen.privacy.units import Unit
@@ -32,7 +33,7 @@ class Study(Frozen):
         data: Where rows come from.
         model: Which generator.
         privacy: What may be spent.
-        secagg: Promised, and refused by the rules of this version.
+        secagg: How sums are taken under ``trust: distributed``, and only there; None means its defaults.
         training: How it is trained.
         policy: What the rows may be used for.
         release: What is sampled at the end.
@@ -43,7 +44,7 @@ class Study(Frozen):
     data: DataSpec
     model: ModelSpec
     privacy: PrivacySpec
-    secagg: object | None = None
+    secagg: SecaggSpec | None = None
     training: TrainingSpec
     policy: PolicySpec = PolicySpec()
     release: ReleaseSpec = ReleaseSpec()

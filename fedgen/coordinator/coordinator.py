@@ -8,47 +8,51 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from fedgen.config.plan import coordinator_noise_std, site_noise_std
-from fedgen.coordinator.progress import Progress, ProgressStore
-from fedgen.coordinator.rollcall import RollCall
-from fedgen.coordinator.rounds import COORDINATOR, Ask, Closed, Round
-from fedgen.crypto.digest import sha256_hex
-from fedgen.crypto.envelope import Header, sign_frame
-from fedgen.errors import Code, IntegrityError, QuorumLost
+from fedgen.config.distributed import DistributedPlan
+from fedgen.config.plan import coordinator_noise_std
+from fedgen.coordinator.clear_exchange import ClearExchange, reach
+from fedgen.coordinator.latecomers import Latecomers
+from fedgen.coordinator.post import Post
+from fedgen.coordinator.progress import Progress
+from fedgen.coordinator.rollcall import RollCall, refuse_too_few
+from fedgen.coordinator.rounds import Fate, nothing_summed
+from fedgen.coordinator.secure_exchange import SecureExchange
+from fedgen.coordinator.secure_store import first_open_round
+from fedgen.coordinator.transport import to_all
+from fedgen.errors import Code, IntegrityError
 from fedgen.events import RoundFinished, SiteRefused, StudyFinished, StudyStarted
-from fedgen.messages import Confirm, Join, Kind, Settle, Train, encode
+from fedgen.messages import Join, Settle
 from fedgen.privacy.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fedgen.config.resolve import ResolvedStudy
-    from fedgen.coordinator.rollcall import Present
+    from fedgen.coordinator.clear_exchange import Exchange
+    from fedgen.coordinator.post import Keys
+    from fedgen.coordinator.progress import DurableProgress
+    from fedgen.coordinator.rounds import Closed
+    from fedgen.coordinator.secure_store import Store
     from fedgen.coordinator.transport import Transport
-    from fedgen.crypto.keys import SealingKey, SigningKey, VerifyKey
+    from fedgen.crypto.keys import VerifyKey
     from fedgen.dpsgd.noise import NoiseSource
     from fedgen.events import Listener
-    from fedgen.messages import Wire
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.training.learner import Learner
     from fedgen.training.optimizer import LearnerOptimizer
 
-_MOST_HELD: Final = 256 * 2**20  # bytes of updates that wait for their sites' word before they are summed
 _LARGEST_CHANGE: Final = 1e6  # of one weight in one round; training that goes this far has long diverged
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The coordinator's private keys for one run."""
-
-    signing: SigningKey
-    sealing: SealingKey
+_MOST_ATTEMPTS: Final = 3  # at a round of which nothing was opened, in one process; each is charged
+_MOST_LOST: Final = 3  # rounds in a row that were charged and came to nothing, before the run stops
+_FIRM: Final = frozenset(  # what a site says no for, and will again in the next attempt
+    {Code.BUDGET, Code.CONSENT, Code.COHORT_TOO_SMALL, Code.DATA, Code.NOT_ADMITTED, Code.STUDY_REFUSED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,12 @@ class Coordinator:
         - A round counts each site at most once, and counts none it could not verify.
         - After a crash, ``run`` continues with the round after the last checkpoint, under a new attempt.
         - When sites run out of budget or the quorum is lost, the last good model is kept and named.
-        - While the quorum holds, nothing that a site sends ends the run.
+        - While the quorum holds, nothing that a site sends ends the run; under distributed trust a site that deals
+          falsely can make rounds come to nothing, and three in a row end it.
         - Where the study confirms, no update is summed that its site did not vouch for right before.
+        - Under distributed trust it learns the noised sum of a round and who is in it, and nothing else. A round is
+          opened once: where its sum is lost afterwards, by a kill or by sites that fall silent, the round is passed
+          over and the weights stay as they were. Where nothing was opened, it is asked again, at most three times.
         - With ``unit: site`` every site has weight one, and the sum is divided by the size of the roster: neither a
           site's size nor the number that answered is in the model.
 
@@ -100,24 +108,29 @@ class Coordinator:
         listener: Watches events.
         record: Called with each finished round.
         heldout_loss: Loss on held-out rows after a round, or None when not due; simulation only.
+        epsilon: Upper bound on what the most-charged site has spent after a round, or None.
+        setups: What secure aggregation must not forget; needed where sums are masked, and only there.
+        again_s: Seconds from one invitation of absent sites to the next; None invites once.
     """
 
     def __init__(
         self,
         *,
         study: ResolvedStudy,
-        plan: PrivacyPlan,
+        plan: Plan,
         learner: Learner,
         optimizer: LearnerOptimizer,
         keys: Keys,
         roster: Mapping[str, VerifyKey],
         run: str,
-        store: ProgressStore,
+        store: DurableProgress,
         noise: NoiseSource,
         listener: Listener,
         record: Callable[[RoundRecord], None],
         heldout_loss: Callable[[int], float | None],
         epsilon: Callable[[int], float | None],
+        setups: Store | None = None,
+        again_s: float | None = None,
     ) -> None:
         self._study = study
         self._plan = plan
@@ -133,18 +146,18 @@ class Coordinator:
         self._record = record
         self._heldout_loss = heldout_loss
         self._epsilon = epsilon
+        self._setups, self._again_s = setups, again_s
         training = study.study.training
         self._gradient = study.exchange == "gradient"
         self._whole_sites = plan.unit is Unit.SITE
-        self._quorum = study.quorum
+        self._shares = isinstance(plan, DistributedPlan)
+        self._quorum = max(study.quorum, plan.least) if isinstance(plan, DistributedPlan) else study.quorum
         self._timeout = training.timeout_s
         sizes = {entry.name: float(entry.sampled) for entry in study.roster}
         alike = self._gradient or self._whole_sites
         self._weights = {name: 1.0 if alike else size for name, size in sizes.items()}
-        self._limits = {
-            name: _reach(plan, size) if alike else _LARGEST_CHANGE for name, size in sizes.items()
-        }
-        self._absent: Mapping[str, Code] = {}
+        self._limits = {name: reach(plan, size) if alike else _LARGEST_CHANGE for name, size in sizes.items()}
+        self._absent: dict[str, Code] = {}
         self._expected = {
             name: study.sample_rate * size * training.local_steps for name, size in sizes.items()
         }
@@ -159,7 +172,15 @@ class Coordinator:
         Raises:
             QuorumLost: Fewer sites joined than the quorum, before any round.
         """
-        progress = self._restore()
+        post = Post(
+            transport,
+            self._keys,
+            study_hash=self._study.study_hash,
+            run=self._run,
+            roster=self._roster,
+            timeout=self._timeout,
+        )
+        progress = self._pass_over(self._restore())
         rounds = self._study.study.training.rounds
         self._listener(
             StudyStarted(
@@ -170,139 +191,132 @@ class Coordinator:
                 rounds=rounds,
             )
         )
-        outcome = "completed"
-        nodes = self._join(transport, progress.round) if progress.round < rounds else []
+        outcome, lost = "completed", 0
+        if progress.round < rounds:
+            self._join(post, progress.round)
+        exchange = self._exchange(post)
+        late = Latecomers(post, self._invitation(), self._absent, again_s=self._again_s)
         while progress.round < rounds:
-            closed, progress = self._round(transport, nodes, progress)
-            if closed.present < self._quorum:
-                refused_budget = sum(code == Code.BUDGET for code in closed.missing.values())
-                enough_otherwise = closed.present + refused_budget >= self._quorum
-                outcome = "budget" if refused_budget and enough_otherwise else "quorum"
+            late.invite(progress.round)
+            closed, advanced = self._round(exchange, post, progress)
+            progress = progress if advanced is None else advanced
+            lost = lost + 1 if closed.fate is Fate.LOST else 0
+            if advanced is None or lost == _MOST_LOST:
+                outcome = self._why(closed)
                 break
-        self._settle(transport, nodes, outcome, progress.round)
+        self._settle(post, outcome, progress.round)
         self._listener(StudyFinished(outcome=outcome, rounds=progress.round))
         return Outcome(outcome=outcome, progress=progress)
 
+    def _exchange(self, post: Post) -> Exchange:
+        """Return how sums are had under this plan's trust."""
+        confirms = self._study.study.policy.confirms
+        if isinstance(self._plan, DistributedPlan):
+            return SecureExchange(
+                post,
+                self._plan,
+                quorum=self._quorum,
+                confirms=confirms,
+                absent=self._absent,
+                store=self._setups,
+                listener=self._listener,
+            )
+        return ClearExchange(
+            post,
+            weights=self._weights,
+            limits=self._limits,
+            steps=self._plan.steps_per_round,
+            confirms=confirms,
+            absent=self._absent,
+            listener=self._listener,
+        )
+
+    def _why(self, closed: Closed) -> str:
+        """Return why a run ends early: ``budget`` where the sites that ran out of it would have been enough."""
+        refused_budget = sum(code == Code.BUDGET for code in closed.missing.values())
+        enough_otherwise = closed.answered + refused_budget >= self._quorum
+        return "budget" if refused_budget and enough_otherwise else "quorum"
+
     # -- joining and leaving ------------------------------------------------------------------------
 
-    def _join(self, transport: Transport, done: int) -> list[int]:
-        """Show every node the study; return the nodes whose sites take part."""
-        join = Join(
+    def _join(self, post: Post, done: int) -> None:
+        """Show every node the study, and learn where the sites that take part were reached."""
+        join = self._invitation()
+        nodes = post.transport.nodes(len(self._roster), self._timeout)
+        roll = RollCall(self._study.study_hash, self._run, self._roster, self._keys.sealing, done=done)
+        for answer in post.exchange(to_all(post.signed(join), nodes), "join"):
+            if answer.reply is not None:
+                roll.accept(answer.node, answer.reply)
+        present = roll.close()
+        self._absent = dict(present.absent)
+        for site, code in present.absent.items():
+            self._listener(SiteRefused(round=0, site=site, code=code))
+        if len(present.sites) < self._quorum:
+            refuse_too_few(present, len(self._roster), self._quorum, done)
+        post.seat(present.places)
+
+    def _invitation(self) -> Join:
+        """Return what a site is shown before it takes part."""
+        return Join(
             study_hash=self._study.study_hash,
             study=self._study.canonical(),
             run=self._run,
             coordinator=self._keys.signing.public.hex(),
             sealing_key=self._keys.sealing.public.hex(),
         )
-        nodes = list(transport.nodes(len(self._roster), self._timeout))
-        frame = self._signed(join, b"", Kind.JOIN, 0, 0)
-        roll = RollCall(self._study.study_hash, self._run, self._roster, self._keys.sealing, done=done)
-        for answer in transport.exchange(frame, nodes, self._timeout, "join"):
-            if answer.reply is not None:
-                roll.accept(answer.node, answer.reply)
-        present = roll.close()
-        self._absent = present.absent
-        for site, code in present.absent.items():
-            self._listener(SiteRefused(round=0, site=site, code=code))
-        if len(present.sites) < self._quorum:
-            self._too_few(present, done)
-        return list(present.nodes)
 
-    def _too_few(self, present: Present, done: int) -> NoReturn:
-        """Say why the study cannot start; a site may lie about its past, so the quorum is what decides."""
-        for site, last in present.ahead.items():
-            raise IntegrityError(
-                f"site {site} has taken part in round {last}, this run folder ends at {done}",
-                code=Code.STALE_ROUND,
-                hint="the run folder was rolled back; restore its newest state",
-            )
-        reasons = ", ".join(sorted({str(code) for code in present.absent.values()}))
-        raise QuorumLost(
-            f"{len(present.sites)} of {len(self._roster)} sites joined, {self._quorum} are needed ({reasons})",
-            hint="see the sites' own logs; lower training.quorum only if the study allows it",
-        )
-
-    def _settle(self, transport: Transport, nodes: list[int], outcome: str, rounds: int) -> None:
+    def _settle(self, post: Post, outcome: str, rounds: int) -> None:
         """Tell the sites that the study is over; who does not answer closes its entry later."""
-        if not nodes:
+        if not post.nodes:
             return
         message = Settle.model_validate(
             {"study_hash": self._study.study_hash, "run": self._run, "outcome": outcome, "rounds": rounds}
         )
-        frame = self._signed(message, b"", Kind.SETTLE, rounds, 0)
-        for _answer in transport.exchange(frame, nodes, self._timeout, "settle"):
+        frame = post.signed(message, number=rounds)
+        for _answer in post.exchange(to_all(frame, post.nodes), "settle"):
             pass
 
     # -- one round ----------------------------------------------------------------------------------
 
-    def _round(self, transport: Transport, nodes: list[int], progress: Progress) -> tuple[Closed, Progress]:
-        """Ask, fold, close; return the next progress, or the old one if the quorum was lost."""
-        started = time.monotonic()
+    def _round(self, exchange: Exchange, post: Post, progress: Progress) -> tuple[Closed, Progress | None]:
+        """Ask a round until something comes of it; return the next progress, or None if too few are left to ask."""
+        for _ in range(_MOST_ATTEMPTS):
+            closed, advanced = self._attempt(exchange, post, progress)
+            firm = sum(code in _FIRM or site in self._absent for site, code in closed.missing.items())
+            if closed.fate is not Fate.VOID or len(self._roster) - firm < self._quorum:
+                break  # whoever may still say yes is asked again, and nobody else is charged for it
+        return closed, advanced
+
+    def _attempt(self, exchange: Exchange, post: Post, progress: Progress) -> tuple[Closed, Progress | None]:
+        """Ask, close, advance and record; the progress is None where the round does not stand."""
+        started, received, sent = time.monotonic(), post.received, post.sent
         number = progress.round + 1
         attempt = self._store.next_attempt(number)
-        body = self._outgoing()
-        ask = Ask(
-            study_hash=self._study.study_hash,
-            run=self._run,
-            round=number,
-            attempt=attempt,
-            parameters=len(body) // 4,
-            steps=self._plan.steps_per_round,
-            weights=sha256_hex(body),
+        closed = exchange.attempt(number, attempt, self._outgoing())
+        advanced: Progress | None = None
+        if closed.fate is Fate.LOST:
+            advanced = replace(progress, round=number)
+        elif closed.fate is Fate.SUMMED and closed.present >= self._quorum:
+            advanced = self._advance(number, closed, progress)
+        self._finish(
+            number,
+            attempt,
+            closed,
+            advanced,
+            seconds=time.monotonic() - started,
+            bytes_in=post.received - received,
+            bytes_out=post.sent - sent,
         )
-        train = Train(
-            study_hash=ask.study_hash,
-            run=ask.run,
-            round=number,
-            attempt=attempt,
-            parameters=ask.parameters,
-            digest=ask.weights,
-        )
-        frame = self._signed(train, body, Kind.TRAIN, number, attempt)
-        fold = Round(
-            ask,
-            self._roster,
-            self._weights,
-            self._keys.sealing,
-            limits=self._limits,
-            absent=self._absent,
-            confirms=self._study.study.policy.confirms,
-        )
-        bytes_in = 0
-        waiting: dict[int, str] = {}
-        for answer in transport.exchange(frame, nodes, self._timeout, f"round-{number}"):
-            if answer.reply is None:
-                continue
-            bytes_in += len(answer.reply)
-            verdict = fold.accept(answer.reply)
-            if verdict.code is not None:
-                self._listener(SiteRefused(round=number, site=verdict.site or "?", code=verdict.code))
-            elif verdict.site in fold.held:
-                waiting[answer.node] = verdict.site or "?"
-                if fold.held_bytes > _MOST_HELD:
-                    self._confirm(transport, fold, ask, waiting)
-        self._confirm(transport, fold, ask, waiting)
-        closed = fold.close()
-        advanced = self._advance(number, closed, progress) if closed.present >= self._quorum else None
-        self._finish(ask, closed, started, bytes_in, len(frame) * len(nodes), advanced)
-        return closed, advanced or progress
+        return closed, advanced
 
-    def _confirm(self, transport: Transport, fold: Round, ask: Ask, waiting: dict[int, str]) -> None:
-        """Ask the sites whose updates wait whether they may be summed, and sum each as its word comes."""
-        if not waiting:
-            return
-        message = Confirm(study_hash=ask.study_hash, run=ask.run, round=ask.round, attempt=ask.attempt)
-        frame = self._signed(message, b"", Kind.CONFIRM, ask.round, ask.attempt)
-        group = f"confirm-{ask.round}"
-        for answer in transport.exchange(frame, list(waiting), self._timeout, group):
-            if answer.reply is None:
-                continue
-            verdict = fold.confirm(answer.reply)
-            if verdict.code is not None:
-                self._listener(SiteRefused(round=ask.round, site=verdict.site or "?", code=verdict.code))
-        for site in fold.drop_held():
-            self._listener(SiteRefused(round=ask.round, site=site, code=Code.DROPPED))
-        waiting.clear()
+    def _pass_over(self, progress: Progress) -> Progress:
+        """Give up rounds that sites opened for a process that ended before it saved their sums."""
+        if self._setups is None:
+            return progress
+        for number in range(progress.round + 1, first_open_round(progress.round, self._setups)):
+            progress = replace(progress, round=number)
+            self._finish(number, self._store.attempts(number), nothing_summed(Fate.LOST), progress)
+        return progress
 
     def _advance(self, number: int, closed: Closed, progress: Progress) -> Progress:
         """Turn a round's sum into new weights."""
@@ -338,9 +352,14 @@ class Coordinator:
         return total
 
     def _step_gradient(self, closed: Closed) -> None:
-        """Divide the noised sum by the expected batch, and step."""
+        """Divide the noised sum by the expected batch, and step.
+
+        Under distributed trust that is the batch of all sites, whoever survived; the sum's noise is sized by it too.
+        """
         total = self._noised_total(closed)
         expected = sum(self._expected[site] for site in closed.aggregate.sites)
+        if self._shares:
+            expected = self._plan.expected_batch
         self._optimizer.step_(total.div_(expected), self._generator)
 
     def _averaged(self, progress: Progress, weights: torch.Tensor) -> torch.Tensor | None:
@@ -355,41 +374,44 @@ class Coordinator:
 
     def _finish(
         self,
-        ask: Ask,
+        number: int,
+        attempt: int,
         closed: Closed,
-        started: float,
-        bytes_in: int,
-        bytes_out: int,
         advanced: Progress | None,
+        *,
+        seconds: float = 0.0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
     ) -> None:
         """Record a closed round, save what it made, announce it.
 
-        The record comes first: a crash in between asks the round again, under an attempt that then stands; the
-        other way round, nobody would ever know who took part in a round that is in the model.
+        The record comes first: a crash in between asks the round again, under an attempt that then stands, or passes
+        it over, in a line that then stands; the other way round, nobody would ever know who took part in a round that
+        is in the model.
         """
-        seconds = time.monotonic() - started
+        due = advanced is not None and closed.fate is Fate.SUMMED
         self._record(
             RoundRecord(
-                round=ask.round,
-                attempt=ask.attempt,
+                round=number,
+                attempt=attempt,
                 sites=closed.aggregate.sites,
                 missing={site: str(code) for site, code in closed.missing.items()},
                 excluded=closed.excluded,
                 seconds=seconds,
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
-                heldout_loss=None if advanced is None else self._heldout_loss(ask.round),
+                heldout_loss=self._heldout_loss(number) if due else None,
             )
         )
         if advanced is not None:
             self._store.save(advanced)
         self._listener(
             RoundFinished(
-                round=ask.round,
-                attempt=ask.attempt,
+                round=number,
+                attempt=attempt,
                 sites=closed.present,
                 roster=len(self._roster),
-                epsilon=self._epsilon(ask.round),
+                epsilon=self._epsilon(number),
                 allowed=self._plan.epsilon_allowed,
                 seconds=seconds,
             )
@@ -409,30 +431,6 @@ class Coordinator:
         """Return the weights of a round: only the private ones where only those are needed."""
         values = self._learner.private.vector.detach() if self._gradient else self._learner.all_values()
         return values.numpy().astype("<f4", copy=False).tobytes()
-
-    def _signed(self, message: Wire, body: bytes, kind: Kind, number: int, attempt: int) -> bytes:
-        """Return a signed broadcast."""
-        frame = encode(message, body)
-        header = Header(
-            kind=kind,
-            study_hash=self._study.study_hash,
-            run=self._run,
-            round=number,
-            attempt=attempt,
-            sender=COORDINATOR,
-            recipient="*",
-        )
-        return sign_frame(frame, header, self._keys.signing)
-
-
-def _reach(plan: PrivacyPlan, sampled: float) -> float:
-    """Return what no coordinate of an honest sum exceeds.
-
-    Every record or person moves it by at most the clip, and a site may have outgrown its declared size fourfold; a
-    whole site moves it by at most the clip. Beyond ten standard deviations there is no noise.
-    """
-    units = 1.0 if plan.unit is Unit.SITE else 4.0 * sampled
-    return plan.clip * units + 10.0 * site_noise_std(plan)
 
 
 def new_run_id() -> str:

@@ -7,7 +7,7 @@ under one number: a site would refuse the second as a replay.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -46,6 +46,48 @@ class Progress:
         return self.weights if self.average is None else self.average
 
 
+def tensors_of(progress: Progress) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint; inverse of :func:`progress_of`."""
+    tensors = {"weights": progress.weights}
+    if progress.average is not None:
+        tensors["average"] = progress.average
+    return tensors | {f"optimizer.{name}": value for name, value in progress.optimizer.items()}
+
+
+def progress_of(tensors: Mapping[str, Tensor], number: int) -> Progress:
+    """Return the progress after round ``number`` from a checkpoint's tensors; inverse of :func:`tensors_of`."""
+    return Progress(
+        round=number,
+        weights=tensors["weights"].to(torch.float32),
+        average=tensors.get("average"),
+        optimizer={
+            name.removeprefix("optimizer."): value
+            for name, value in tensors.items()
+            if name.startswith("optimizer.")
+        },
+    )
+
+
+class DurableProgress(Protocol):
+    """What a coordinator keeps its progress in, whichever process goes on."""
+
+    def latest(self) -> Progress | None:
+        """Return the progress after the last saved round, or None."""
+        ...
+
+    def next_attempt(self, number: int) -> int:
+        """Return a number no earlier attempt at a round had, having written it down."""
+        ...
+
+    def attempts(self, number: int) -> int:
+        """Return the newest attempt at a round, at least one."""
+        ...
+
+    def save(self, progress: Progress) -> None:
+        """Write down what a finished round made."""
+        ...
+
+
 class ProgressStore:
     """Saves and restores :class:`Progress` in a run folder.
 
@@ -66,10 +108,7 @@ class ProgressStore:
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint atomically and drop all but the newest two and those that are kept for a rollback."""
-        tensors = {"weights": progress.weights}
-        if progress.average is not None:
-            tensors["average"] = progress.average
-        tensors |= {f"optimizer.{name}": value for name, value in progress.optimizer.items()}
+        tensors = tensors_of(progress)
         path = self._folder.checkpoint(progress.round)
         save_tensors(path, tensors, {**self._born(), **self._header, "round": str(progress.round)})
         self._folder.prune_checkpoints(keep=2, every=self._every)
@@ -99,16 +138,7 @@ class ProgressStore:
                 raise IntegrityError(
                     "a checkpoint of another round than its name says", code=Code.STALE_ROUND, where=path
                 )
-            return Progress(
-                round=int(header["round"]),
-                weights=tensors["weights"].to(torch.float32),
-                average=tensors.get("average"),
-                optimizer={
-                    name.removeprefix("optimizer."): value
-                    for name, value in tensors.items()
-                    if name.startswith("optimizer.")
-                },
-            )
+            return progress_of(tensors, int(header["round"]))
         if torn is not None:
             raise torn
         return None
@@ -126,6 +156,10 @@ class ProgressStore:
                     where=self._folder.checkpoints,
                     hint="give this study its own --out folder",
                 )
+
+    def attempts(self, number: int) -> int:
+        """Return under how many attempts a round was asked, at least one; the last was the number itself."""
+        return max(1, self._folder.attempts(number))
 
     def next_attempt(self, number: int) -> int:
         """Return and durably record the attempt number for a round, starting at one."""

@@ -7,10 +7,10 @@ others said stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fedgen.coordinator.rounds import Ask, open_reply, signer_of
-from fedgen.errors import Code, IntegrityError
+from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.messages import Joined, Kind, Refusal
 
 if TYPE_CHECKING:
@@ -25,16 +25,44 @@ class Present:
     """A closed roll.
 
     Attributes:
-        nodes: Where the sites that take part were reached; each node once.
-        sites: Their names, in the order they answered.
+        places: Where each of them was reached, by name, in the order they answered.
         absent: Every other site of the roster, with its code.
         ahead: Sites that took part in a later round than the run folder knows, with that round.
     """
 
-    nodes: tuple[int, ...]
-    sites: tuple[str, ...]
+    places: Mapping[str, int]
     absent: Mapping[str, Code]
     ahead: Mapping[str, int]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the sites that take part."""
+        return tuple(self.places)
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Where they were reached; each node once."""
+        return tuple(dict.fromkeys(self.places.values()))
+
+
+def refuse_too_few(present: Present, roster: int, quorum: int, done: int) -> NoReturn:
+    """Say why a study cannot start; a site may lie about its past, so the quorum is what decides.
+
+    Raises:
+        IntegrityError: Sites took part in later rounds than the run folder knows (code ``stale-round``).
+        QuorumLost: Otherwise.
+    """
+    for site, last in present.ahead.items():
+        raise IntegrityError(
+            f"site {site} has taken part in round {last}, this run folder ends at {done}",
+            code=Code.STALE_ROUND,
+            hint="the run folder was rolled back; restore its newest state",
+        )
+    reasons = ", ".join(sorted({str(code) for code in present.absent.values()}))
+    raise QuorumLost(
+        f"{len(present.sites)} of {roster} sites joined, {quorum} are needed ({reasons})",
+        hint="see the sites' own logs; lower training.quorum only if the study allows it",
+    )
 
 
 class RollCall:
@@ -96,8 +124,7 @@ class RollCall:
         codes = {**self._stray, **self._said}
         absent = {site: codes.get(site, Code.DROPPED) for site in self._roster if site not in self._joined}
         return Present(
-            nodes=tuple(dict.fromkeys(self._joined.values())),
-            sites=tuple(self._joined),
+            places=dict(self._joined),
             absent=absent,
             ahead={site: last for site, last in self._ahead.items() if site in absent},
         )

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from fedgen.coordinator.aggregate import Aggregate, StreamingSum
 from fedgen.crypto.envelope import Expectation, ReplayGuard, agree, open_frame, peek
@@ -48,6 +51,7 @@ class Ask:
         parameters: Length of an update.
         steps: Noised sums each site was told to make, as the plan charges them.
         weights: SHA-256 of the weights sent, hex.
+        most: Longest body of an answer in bytes; None where an answer is ``parameters`` float32 values.
     """
 
     study_hash: str
@@ -57,6 +61,12 @@ class Ask:
     parameters: int
     steps: int
     weights: str
+    most: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """The longest body of an answer, in bytes."""
+        return 4 * self.parameters if self.most is None else self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +84,43 @@ class Verdict:
     excluded: Mapping[str, str] | None = None
 
 
+class Fate(Enum):
+    """What becomes of an attempt at a round."""
+
+    SUMMED = auto()
+    VOID = auto()  # no sum, and the round may be asked again
+    LOST = auto()  # no sum, and the round may never be asked again: something of it was opened
+
+
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A closed round: what was summed, and who is missing with which code."""
+    """A closed attempt at a round: what was summed, and who is missing with which code.
+
+    Attributes:
+        aggregate: The sum; of nobody unless the attempt was summed.
+        missing: Sites that are not in the sum, with the code that says why. Where there is no sum, sites that did as
+            they were asked are not in it.
+        excluded: Bucketed counts of excluded rows, by site in the sum.
+        answered: How many sites gave an update that could be summed.
+        fate: What became of the attempt.
+    """
 
     aggregate: Aggregate
     missing: Mapping[str, Code]
     excluded: Mapping[str, Mapping[str, str]]
+    answered: int
+    fate: Fate
 
     @property
     def present(self) -> int:
         """How many sites are in the sum."""
         return len(self.aggregate.sites)
+
+
+def nothing_summed(fate: Fate, *, missing: Mapping[str, Code] | None = None, answered: int = 0) -> Closed:
+    """Return an attempt that ended without a sum."""
+    empty = Aggregate(total=np.zeros(0), weight=0.0, sites=())
+    return Closed(empty, missing or {}, {}, answered, fate)
 
 
 class Round:
@@ -124,6 +159,7 @@ class Round:
         self._sum = StreamingSum(ask.parameters)
         self._said: dict[str, Code] = {}
         self._stray: dict[str, Code] = {}
+        self._silent: dict[str, Code] = {}
         self._excluded: dict[str, Mapping[str, str]] = {}
         self._guard = ReplayGuard()
 
@@ -154,6 +190,10 @@ class Round:
         else:
             self._excluded[site] = excluded
         return Verdict(site=site, code=None, excluded=excluded)
+
+    def silent(self, site: str, code: Code) -> None:
+        """Note why the transport has no answer of a site; what the site itself says counts before it."""
+        self._silent.setdefault(site, code)
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -190,13 +230,13 @@ class Round:
         self._excluded[site] = excluded
         return Verdict(site=site, code=None, excluded=excluded)
 
-    def drop_held(self) -> tuple[str, ...]:
-        """Drop the updates whose sites did not say a word, and return whose they were."""
-        silent = self.held
-        for site in silent:
+    def drop_held(self) -> Mapping[str, Code]:
+        """Drop the updates whose sites did not say a word, and return whose they were, with the code."""
+        silent = {site: self._silent.get(site, Code.DROPPED) for site in self._held}
+        for site, code in silent.items():
             del self._held[site]
             self._dropped.add(site)
-            self._no(site, Code.DROPPED)
+            self._no(site, code)
         return silent
 
     def _no(self, site: str, code: Code) -> Verdict:
@@ -228,13 +268,14 @@ class Round:
         """End the round: late replies are no longer looked at.
 
         What a site answered to this very question counts first; then what else it signed (an old round, another
-        study); then what it said when it was invited. An update that still waits for its site's word is dropped.
+        study); then why there was no answer; then what it said when it was invited. An update that still waits for its
+        site's word is dropped.
         """
         self.drop_held()
         present = set(self._sum.sites)
-        codes = {**self._absent, **self._stray, **self._said}
+        codes = {**self._absent, **self._silent, **self._stray, **self._said}
         missing = {site: codes.get(site, Code.DROPPED) for site in self._roster if site not in present}
-        return Closed(aggregate=self._sum.finish(), missing=missing, excluded=dict(self._excluded))
+        return Closed(self._sum.finish(), missing, dict(self._excluded), len(present), Fate.SUMMED)
 
 
 def signer_of(reply: bytes, roster: Mapping[str, VerifyKey], ask: Ask) -> str | None:
@@ -258,7 +299,7 @@ def signer_of(reply: bytes, roster: Mapping[str, VerifyKey], ask: Ask) -> str | 
 
 def _limit(ask: Ask) -> int:
     """Return the longest frame that can answer ``ask``."""
-    return _FRAME_ROOM + 4 * ask.parameters
+    return _FRAME_ROOM + ask.longest
 
 
 def open_reply(
@@ -299,6 +340,6 @@ def open_reply(
     )
     if guard is not None:
         guard.accept(header)
-    message, body = decode(frame, max_body=4 * ask.parameters)
+    message, body = decode(frame, max_body=ask.longest)
     agree(header, message)
     return message, body, header.sender

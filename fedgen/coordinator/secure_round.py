@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from fedgen.secagg.terms import Terms
 
     Ring = NDArray[np.unsignedinteger[Any]]
-    Ask = Callable[[Mapping[str, bytes], str], Iterable[tuple[str, bytes]]]
+    Frame = bytes | memoryview
+    Ask = Callable[[Mapping[str, bytes], str], Iterable[tuple[str, Frame]]]
     Note = Callable[[str, Code], None]
     Confirm = Callable[[tuple[str, ...]], Collection[str]]
 
 MOST_HELD: Final = 256 * 2**20  # bytes of vectors that wait for their sites' word before they are summed
-_SETUPS: Final = 4  # tries at a setup, each without the sites that fell silent in the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,21 @@ class SecureRounds:
         store: What outlives this process.
         note: Hears of each answer that did not count.
         confirm: Says which of the sites, whose vectors wait, may be summed; None where a study does not confirm.
+        fewest: Fewest sites in a sum, where that is more than the terms ask for.
     """
 
     def __init__(
-        self, terms: Terms, ask: Ask, *, store: Store, note: Note, confirm: Confirm | None = None
+        self,
+        terms: Terms,
+        ask: Ask,
+        *,
+        store: Store,
+        note: Note,
+        confirm: Confirm | None = None,
+        fewest: int = 0,
     ) -> None:
         self.terms: Final = terms
+        self._fewest = max(fewest, terms.least)
         self._ask, self._store, self._note, self._confirm = ask, store, note, confirm
         self._server: ServerEnd | None = None
         self._ready: set[str] = set()  # members that answered when they were last asked
@@ -114,14 +123,15 @@ class SecureRounds:
         """Agree on keys anew, without those that fall silent on the way.
 
         Raises:
-            Refused: Too few sites are left.
-            QuorumLost: Sites kept falling silent.
+            Refused: Too few sites are left for any sum.
+            QuorumLost: Too few are left for this study's.
         """
         names = [name for name, _ in self.terms.sites]
-        for _ in range(_SETUPS):
+        while True:  # each time round at least one site fewer, and there is a fewest
             server = ServerEnd(self.terms, setup=self._store.next_setup())
             invite = wire.Invite(setup=server.setup).encode()
             names = self._take(dict.fromkeys(names, invite), "advertise", server.admit)
+            self._enough(len(names))
             keys = server.keys()
             offered = self._take(dict.fromkeys(names, keys), "offer", server.relay)
             if len(offered) < len(names):
@@ -130,14 +140,14 @@ class SecureRounds:
             completed = self._take(
                 {name: server.offered(name) for name in names}, "deal", self._completes(server)
             )
+            self._enough(len(completed))
             self._ready = set(completed)
             return server
-        raise QuorumLost(f"no setup was completed in {_SETUPS} tries")
 
-    def _completes(self, server: ServerEnd) -> Callable[[str, bytes], None]:
+    def _completes(self, server: ServerEnd) -> Callable[[str, Frame], None]:
         """Return what is done with the answer to the last step of a setup."""
 
-        def ready(sender: str, frame: bytes) -> None:
+        def ready(sender: str, frame: Frame) -> None:
             message = wire.Ready.decode(frame, self.terms)
             if (message.setup, message.site) != (server.setup, self.terms.index(sender)):
                 raise IntegrityError("an answer of another setup or site", code=Code.OUT_OF_ORDER)
@@ -150,7 +160,7 @@ class SecureRounds:
         """Return the setup's end and what begins the turn, after a new setup where too few are ready."""
         if self._server is not None:
             self._refill(self._server)
-        if self._server is None or len(self._ready) < self.terms.least:
+        if self._server is None or len(self._ready) < self._fewest:
             self._server = None
             self._server = self._setup()
         server = self._server
@@ -174,6 +184,7 @@ class SecureRounds:
         answered = self._accept(answers, starts, server.add)
         if self.terms.recovery is Recovery.RESTART:
             self._ready &= set(answered)  # nobody deals here, so nobody is asked before the next attempt
+        self._enough(len(answered))
 
     def _agree(self, server: ServerEnd) -> None:
         """Close the sum; where somebody is missing, have the others sign who is in it."""
@@ -192,22 +203,33 @@ class SecureRounds:
         agreed = self._sites(message.signatures)  # who did not agree on these survivors would refuse
         self._take(dict.fromkeys(agreed, unmask), "reveal", server.revealed)
 
+    def _enough(self, sites: int) -> None:
+        """Return if so many sites are enough for a sum of this study.
+
+        Raises:
+            QuorumLost: They are not; nothing was opened.
+        """
+        if sites < self._fewest:
+            raise QuorumLost(
+                f"{sites} of {len(self.terms.sites)} sites answered; the study needs {self._fewest}"
+            )
+
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _take(
-        self, frames: Mapping[str, bytes], step: str, accept: Callable[[str, bytes], object]
+        self, frames: Mapping[str, bytes], step: str, accept: Callable[[str, Frame], object]
     ) -> list[str]:
         """Ask, hand each answer on, and return whose counted."""
         return self._accept(self._ask(frames, step), frames, accept)
 
     def _accept(
         self,
-        answers: Iterable[tuple[str, bytes]],
+        answers: Iterable[tuple[str, Frame]],
         asked: Collection[str],
-        accept: Callable[[str, bytes], object],
+        accept: Callable[[str, Frame], object],
     ) -> list[str]:
         """Hand each answer on, note what did not count, and return whose did."""
-        counted = []
+        counted: dict[str, None] = {}  # each once, however often it answers
         for sender, frame in answers:
             if sender not in asked:
                 self._note(sender, Code.UNKNOWN_SENDER)
@@ -217,8 +239,8 @@ class SecureRounds:
             except IntegrityError as error:
                 self._note(sender, error.code)
             else:
-                counted.append(sender)
-        return counted
+                counted[sender] = None
+        return list(counted)
 
     def _sites(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[str]:
         """Yield the names of the sites in a list."""
@@ -237,9 +259,13 @@ class PlainRounds:
         ask: As in :class:`SecureRounds`.
         note: As in :class:`SecureRounds`.
         confirm: As in :class:`SecureRounds`.
+        fewest: As in :class:`SecureRounds`.
     """
 
-    def __init__(self, terms: Terms, ask: Ask, *, note: Note, confirm: Confirm | None = None) -> None:
+    def __init__(
+        self, terms: Terms, ask: Ask, *, note: Note, confirm: Confirm | None = None, fewest: int = 0
+    ) -> None:
+        self._fewest = max(fewest, terms.least)
         self.terms: Final = terms
         self._ask, self._note, self._confirm = ask, note, confirm
         self._turn = 0
@@ -252,7 +278,7 @@ class PlainRounds:
     def round(self, number: int, attempt: int, weights: str) -> Aggregate | Void:
         """Run one attempt of one round; see :meth:`SecureRounds.round`."""
         self._turn += 1
-        if len(self._ready) < self.terms.least:
+        if len(self._ready) < self._fewest:
             self.rejoin()
         plain = PlainSum(self.terms)
         plain.begin(number, attempt, self._ready)
@@ -279,12 +305,14 @@ class PlainRounds:
                 self._note(sender, error.code)
         if self.terms.recovery is Recovery.RESTART:
             self._ready &= answered
+        if len(answered) < self._fewest:
+            return Void(number, attempt, f"{len(answered)} sites answered", again=True)
         try:
             return plain.finish()
         except QuorumLost as error:
             return Void(number, attempt, error.what, again=True)
 
-    def _vector(self, sender: str, frame: bytes) -> Ring:
+    def _vector(self, sender: str, frame: Frame) -> Ring:
         """Return the vector in a site's answer to this turn."""
         message = wire.Clear.decode(frame, self.terms)
         if message.site != self.terms.index(sender):
@@ -298,8 +326,8 @@ class PlainRounds:
 
 
 def confirmed(
-    answers: Iterable[tuple[str, bytes]], asked: Collection[str], confirm: Confirm | None, note: Note
-) -> Iterator[tuple[str, bytes]]:
+    answers: Iterable[tuple[str, Frame]], asked: Collection[str], confirm: Confirm | None, note: Note
+) -> Iterator[tuple[str, Frame]]:
     """Yield answers as they come; where a study confirms, each once its site said that it may be summed.
 
     What was added to a sum cannot be taken out again, and once it is opened nobody can take it back: so the word comes
@@ -308,7 +336,7 @@ def confirmed(
     if confirm is None:
         yield from answers
         return
-    held: dict[str, bytes] = {}
+    held: dict[str, Frame] = {}
     seen: set[str] = set()
     for sender, frame in answers:
         if sender not in asked or sender in seen:
@@ -321,7 +349,7 @@ def confirmed(
     yield from _flushed(held, confirm)
 
 
-def _flushed(held: dict[str, bytes], confirm: Confirm) -> list[tuple[str, bytes]]:
+def _flushed(held: dict[str, Frame], confirm: Confirm) -> list[tuple[str, Frame]]:
     """Return the waiting answers whose sites said yes; the others are dropped."""
     said = set(confirm(tuple(held))) if held else set()
     yes = [(sender, frame) for sender, frame in held.items() if sender in said]

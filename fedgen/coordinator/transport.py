@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fedgen.errors import Code
 
@@ -27,15 +27,22 @@ class Answer:
 
 
 class Transport(Protocol):
-    """Carries one frame to many nodes and hands back what they say, as it arrives."""
+    """Carries a frame to each of some nodes and hands back what they say, as it arrives."""
 
     def nodes(self, expected: int, timeout: float) -> Sequence[int]:
         """Return the nodes present, waiting up to ``timeout`` seconds for ``expected`` of them."""
         ...
 
-    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
-        """Send ``frame`` to every node; yield answers as they come, none after ``timeout`` seconds.
+    def exchange(self, frames: Iterable[tuple[int, bytes]], timeout: float, group: str) -> Iterator[Answer]:
+        """Send each node its frame; yield answers as they come, none after ``timeout`` seconds.
 
-        A node may be named more than once (it answered twice) or not at all (it did not answer in time).
+        ``frames`` is asked for the next one when it is sent, so that frames which differ from node to node need not be
+        held together. A node may be named more than once (it answered twice), or not at all; one that is known not to
+        have answered in time is named without a reply, with :attr:`Code.LATE`.
         """
         ...
+
+
+def to_all(frame: bytes, nodes: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield one and the same frame for every node."""
+    return ((node, frame) for node in nodes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fedgen import _validate
 from fedgen.errors import BudgetExhausted
@@ -16,7 +16,7 @@ from fedgen.privacy import _limit
 from fedgen.privacy._frontier import Frontier, frontier
 from fedgen.privacy.accountant import epsilon as epsilon_of
 from fedgen.privacy.calibrate import NOISE_MAX
-from fedgen.privacy.events import Counts, Event, PoissonGaussian, merge
+from fedgen.privacy.events import Counts, Event, PoissonGaussian, PoissonSkellam, merge
 from fedgen.privacy.statement import exceeded
 from fedgen.privacy.units import Relation
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 YEAR_DAYS: Final = 365
 _CLOSE: Final = 1.01
+Noisy: TypeAlias = PoissonGaussian | PoissonSkellam
 Scope = Literal["study", "year", "data"]
 _PLACES: Final = {
     "study": "study",
@@ -145,9 +146,7 @@ def rounds_left(spent: Spent, request: Request, ceilings: Iterable[Ceiling]) -> 
     return _steps_left(spent, request.event, tuple(ceilings)) // request.per_round
 
 
-def noise_that_fits(
-    spent: Spent, event: PoissonGaussian, steps: int, ceilings: Iterable[Ceiling]
-) -> PoissonGaussian | None:
+def noise_that_fits(spent: Spent, event: Noisy, steps: int, ceilings: Iterable[Ceiling]) -> Noisy | None:
     """Return ``event`` with so much more noise that ``steps`` of it fit under every ceiling.
 
     Guarantees:
@@ -159,11 +158,10 @@ def noise_that_fits(
     limits = tuple(ceilings)
 
     def fits(sigma: float) -> bool:
-        work = ((replace(event, sigma=sigma), steps),)
+        work: Counts = ((_with(event, sigma), steps),)
         return all(
-            epsilon_of((*spent.under(limit.scope), *work), limit.delta, relation=limit.relation).epsilon
-            <= limit.epsilon
-            for limit in limits
+            epsilon_of((*spent.under(it.scope), *work), it.delta, relation=it.relation).epsilon <= it.epsilon
+            for it in limits
         )
 
     low = high = event.sigma
@@ -174,7 +172,14 @@ def noise_that_fits(
     while high > low * _CLOSE:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
-    return replace(event, sigma=high)
+    return _with(event, high)
+
+
+def _with(event: Noisy, sigma: float) -> Noisy:
+    """Return ``event`` with the noise multiplier ``sigma``."""
+    if isinstance(event, PoissonSkellam):
+        return replace(event, variance=(sigma * event.l2) ** 2)
+    return replace(event, sigma=sigma)
 
 
 def weight(counts: Counts, relation: Relation) -> float:

@@ -21,6 +21,8 @@ from fedgen.privacy.units import Relation, Trust, Unit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fedgen.privacy.events import Event
+
 _MINT: Final = object()
 
 
@@ -90,6 +92,45 @@ class NoisedUpdate:
         """Refuse a forged update."""
         if self.mint is not _MINT:
             raise TypeError("a NoisedUpdate is made by PrivacyPlan.noised only")
+
+
+class Plan(Protocol):
+    """What a plan answers whoever adds the noise: enough to charge a round and to say what it costs.
+
+    :class:`PrivacyPlan` is one where somebody adds Gaussian noise whole (``local``, ``central``);
+    :class:`fedgen.config.distributed.DistributedPlan` is one where each site adds a share.
+    """
+
+    @property
+    def unit(self) -> Unit: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def trust(self) -> Trust: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def relation(self) -> Relation: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def delta(self) -> float: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def epsilon_allowed(self) -> float | None: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def q(self) -> float: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def sigma(self) -> float: ...  # noqa: D102 -- the noise multiplier that is charged
+    @property
+    def clip(self) -> float: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def steps_per_round(self) -> int: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def rounds(self) -> int: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def expected_batch(self) -> float: ...  # noqa: D102 -- see PrivacyPlan
+    @property
+    def noise_std(self) -> float: ...  # noqa: D102 -- of a sum to which every site answered
+    @property
+    def event(self) -> Event: ...  # noqa: D102 -- what one step is charged as
+    def event_per_round(self) -> tuple[Event, int]: ...  # noqa: D102 -- the event, and how often
+    def epsilon_of(self, rounds: int) -> float: ...  # noqa: D102 -- the bound after so many rounds
+    def curve(self) -> EpsilonCurve: ...  # noqa: D102 -- the same, over the rounds of the study
+    def check_bounded(self, evidence: Evidence) -> None: ...  # noqa: D102 -- refuse what was not bounded so
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class Statement:
         proved: The bound is proved and its assumptions are the ones listed.
         assumes: What must hold, in words.
         estimate: Where the bound is for integer noise, what Gaussian noise of its variance would cost: no bound.
+        colluders: Where noise comes in shares, how many sites' shares the observer knows; None elsewhere.
     """
 
     unit: Unit
@@ -107,6 +108,7 @@ class Statement:
     proved: bool
     assumes: tuple[str, ...]
     estimate: Estimate | None = None
+    colluders: int | None = None
 
     def sentence(self) -> str:
         """Return the claim as one English sentence."""
@@ -128,8 +130,10 @@ class Statement:
         return f"; about {about} if it were {self.estimate.basis}: an estimate, not a bound"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the claim as JSON values; an estimate only where there is one."""
-        beside = {} if self.estimate is None else {"estimate": _estimated(self.estimate)}
+        """Return the claim as JSON values; an estimate and colluders only where there are."""
+        beside: dict[str, Any] = {} if self.estimate is None else {"estimate": _estimated(self.estimate)}
+        if self.colluders is not None:
+            beside["colluders"] = self.colluders
         return {
             **beside,
             "unit": self.unit.value,
@@ -297,6 +301,7 @@ def _faced(
         proved=bounded,
         assumes=assumes if bounded else (),
         estimate=gaussian_estimate(work, plan.delta, relation=plan.relation) if bounded and work else None,
+        colluders=facing.colluders,
     )
 
 

@@ -138,6 +138,59 @@ class SiteBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Observer:
+    """Somebody who looks on while sums are taken; in ready-made words.
+
+    Attributes:
+        who: Who it is.
+        sees: What they come to see.
+        bound: What hides one unit from them, as :mod:`fedgen.privacy.statement` wrote it.
+        estimate: What the same noise would cost if it were Gaussian; no bound.
+    """
+
+    who: str
+    sees: str
+    bound: str
+    estimate: str
+
+
+@dataclass(frozen=True, slots=True)
+class SumRound:
+    """One round's sum.
+
+    Attributes:
+        round: One-based.
+        attempts: How often it was tried; each try is charged.
+        survivors: Sites in the sum; zero if the round was lost.
+        missing: Names of the others.
+    """
+
+    round: int
+    attempts: int
+    survivors: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """How sums were taken under distributed trust.
+
+    Attributes:
+        masked: Whether sums were masked; a rehearsal leaves the masks out.
+        sites: Sites of the roster.
+        observers: Who sees what, and what that can tell.
+        rounds: One for each round tried.
+        settings: Key and value, in the order to show.
+    """
+
+    masked: bool
+    sites: int
+    observers: tuple[Observer, ...]
+    rounds: tuple[SumRound, ...]
+    settings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Exclusion:
     """How many rows a site left out in a round, as the coarse bucket that left the site.
 
@@ -313,6 +366,7 @@ class ReportModel:
         epsilon: Upper bounds on what was spent, over rounds, one series per data set.
         epsilon_allowed: What the study may spend, for the chart's limit line.
         budgets: What sites' data have spent over all studies, where ledgers or ceilings say so.
+        sums: How sums were taken under distributed trust; None under any other.
         participation: One per site of the roster, in roster order.
         exclusions: Buckets of rows left out for want of consent.
         packs: Policy packs that decided.
@@ -341,6 +395,7 @@ class ReportModel:
     epsilon: tuple[Series, ...] = ()
     epsilon_allowed: float | None = None
     budgets: tuple[SiteBudget, ...] = ()
+    sums: Sums | None = None
     participation: tuple[SiteRounds, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
     packs: tuple[PackShown, ...] = ()

@@ -18,6 +18,7 @@ from fedgen.report import data_sections as data
 from fedgen.report import quality_sections as quality
 from fedgen.report import run_sections as run
 from fedgen.report import site_sections as sites
+from fedgen.report import sum_sections as shared
 from fedgen.report import words
 from fedgen.report.model import TOOK_PART
 from fedgen.report.views import Commands, Section, Table, Terms, Text, Tile
@@ -60,6 +61,7 @@ def sections(model: ReportModel) -> tuple[Section, ...]:
     """Return the sections of the page, in order, without those that have nothing to say."""
     found = (
         run.promises(model),
+        shared.sums(model),
         run.spending(model),
         sites.budgets(model),
         sites.participation(model),

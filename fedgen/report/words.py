@@ -73,6 +73,7 @@ REFUSALS: Final = {
     Code.WRONG_SHAPE: "An update had the wrong size.",
     Code.NOT_FINITE: "An update held a value that is not a number.",
     Code.NOT_ADMITTED: "The site has not admitted this study.",
+    Code.NOT_APPROVED: "The site's owner has not approved this study, or took the approval back.",
     Code.STUDY_REFUSED: "The site's own rules do not allow this study.",
     Code.CONSENT: "Nobody at the site currently consents to this purpose.",
     Code.COHORT_TOO_SMALL: "Too few permitted records to hide one person among them.",

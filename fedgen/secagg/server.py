@@ -236,7 +236,8 @@ class ServerEnd:
             raise IntegrityError("the vector has another length", code=Code.WRONG_SHAPE)
         deal = None
         if self.terms.recovery is Recovery.UNMASK:
-            deal = self._checked_deal(sender, message.deal, turn=self._turn + 1)
+            own = bytes(message.deal)  # a view of it, kept for the next turn, would keep the whole vector
+            deal = self._checked_deal(sender, own, turn=self._turn + 1)
         elif memoryview(message.deal):
             raise IntegrityError("a deal where none belongs", code=Code.MALFORMED)
         np.add(state.sum, values, out=state.sum)

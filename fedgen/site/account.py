@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fedgen.ledger.store import Ledger, Receipt
     from fedgen.privacy.budget import Scope
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.site.admit import Admission
     from fedgen.site.policy import Ruling
     from fedgen.site.rules import SiteRules
@@ -136,7 +136,7 @@ class Account:
         if (round_number, attempt) == (last, last_attempt):
             raise IntegrityError("a round that was already answered", code=Code.REPLAYED)
 
-    def _check_budget(self, spent: Spent, plan: PrivacyPlan) -> None:
+    def _check_budget(self, spent: Spent, plan: Plan) -> None:
         """Hold one more round against the study's own budget and the site's ceilings."""
         event, count = plan.event_per_round()
         decide(spent, Request(event=event, per_round=count), ceilings_of(plan, self._rules))
@@ -149,7 +149,7 @@ def _note_refusal(ledger: Ledger, admission: Admission, round_number: int, attem
         ledger.note(Refused(study, admission.run, round_number, attempt, str(code)))
 
 
-def ceilings_of(plan: PrivacyPlan, rules: SiteRules) -> tuple[Ceiling, ...]:
+def ceilings_of(plan: Plan, rules: SiteRules) -> tuple[Ceiling, ...]:
     """Return every limit on a study at a site: the study's own, and the site's where it has them.
 
     A study with a given noise multiplier may spend what its planned rounds cost, and not a round more.

@@ -16,8 +16,9 @@ from fedgen.errors import BudgetExhausted, Code, ConfigError, IntegrityError, Re
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from fedgen.config.distributed import DistributedPlan
     from fedgen.messages import Join
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan, PrivacyPlan
     from fedgen.site.policy import PolicyDesk
     from fedgen.site.rules import SiteRules
 
@@ -35,7 +36,7 @@ class Admission:
     """
 
     study: ResolvedStudy
-    plan: PrivacyPlan
+    plan: PrivacyPlan | DistributedPlan
     run: str
     coordinator_sealing_key: bytes
     sampled: int
@@ -76,6 +77,19 @@ def admit(join: Join, rules: SiteRules) -> Admission:
         coordinator_sealing_key=_sealing_key(join),
         sampled=sampled,
     )
+
+
+def check_study(study: ResolvedStudy, plan: Plan, rules: SiteRules) -> None:
+    """Hold a study that nobody has sent yet against a site's own rules, as :func:`admit` would.
+
+    Raises:
+        Refused: As :func:`admit`.
+        BudgetExhausted: As :func:`admit`.
+    """
+    if all(entry.name != rules.name for entry in study.roster):
+        raise Refused("the study's roster does not name this site", code=Code.STUDY_REFUSED)
+    _check_terms(study, rules)
+    _check_ceilings(plan, rules)
 
 
 def check_policy(admission: Admission, desk: PolicyDesk | None, now: datetime) -> None:
@@ -127,11 +141,27 @@ def _check_terms(study: ResolvedStudy, rules: SiteRules) -> None:
         raise Refused("the study's schema is not this site's", code=Code.STUDY_REFUSED)
     if rules.purposes is not None and study.study.policy.purpose not in rules.purposes:
         raise Refused("this site does not allow the study's purpose", code=Code.STUDY_REFUSED)
-    if study.study.privacy.insecure_seed is not None and not rules.simulated:
+    _check_seed(study.study.privacy.insecure_seed, rules)
+    secagg = study.study.secagg
+    if secagg is not None and secagg.protocol != "full" and not rules.simulated:
+        what = "the study adds vectors up without masks (protocol: sum), which hides nothing"
+        raise Refused(what, code=Code.STUDY_REFUSED, hint="set secagg.protocol: full in the study")
+
+
+def _check_seed(seed: int | None, rules: SiteRules) -> None:
+    """Refuse a seeded study at a site with real noise, and any other than the seed's own where the site rehearses."""
+    if rules.simulated or seed == rules.rehearsal_seed:
+        return
+    if rules.rehearsal_seed is None:
         raise Refused("a study with insecure_seed is not private", code=Code.STUDY_REFUSED)
+    raise Refused(
+        "this site rehearses: its noise comes from a seed, so it serves no study but those with that seed",
+        code=Code.STUDY_REFUSED,
+        hint="take rehearsal_seed out of the site's file",
+    )
 
 
-def _check_ceilings(plan: PrivacyPlan, rules: SiteRules) -> None:
+def _check_ceilings(plan: Plan, rules: SiteRules) -> None:
     """Refuse a study that would spend more than a ceiling of the site ever allows, or at a larger δ."""
     if rules.delta is not None and plan.delta > rules.delta:
         raise Refused("the study's delta is larger than this site's", code=Code.STUDY_REFUSED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedgen.config.distributed import DistributedPlan
 from fedgen.config.policy import DocumentsSpec, RecordsSpec
 from fedgen.policy.calendar import microseconds_of
 from fedgen.policy.columns import LONG_AGO, NEVER, NULL, Basis, Destination, Records, Request, ThreeWay, Type
@@ -110,7 +111,7 @@ def run_facts(stated: Stated, admission: Admission) -> RunFacts:
         dpia=None if said.dpia is None else Dpia(**dict(said.dpia)),
         special_categories=None if rows.special_categories is None else bool(rows.special_categories),
         special_condition=art9_letter(rows.art9_condition),
-        secure_sum=False,
+        secure_sum=isinstance(admission.plan, DistributedPlan) and admission.plan.masked,
         differential_privacy=study.privacy.insecure_seed is None and admission.plan.sigma > 0,
         **plain,
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TEXT_LIMIT: Final = 2000
 _FRAMES: Final = 8
+_MOST_BYTES: Final = 8 * 2**20
 
 
 class IncidentLog:
@@ -26,6 +27,8 @@ class IncidentLog:
         - The returned number says nothing about the error.
         - :meth:`record` raises nothing: a log that cannot be written, or an error that cannot be put in words,
           never stops the site from refusing.
+        - Whoever makes it refuse all day fills no disk: beyond 8 MiB the file becomes ``<name>.1``, and the one
+          that was called so goes.
 
     Args:
         path: JSON Lines file, created with mode 0600; None keeps nothing.
@@ -66,6 +69,8 @@ def _line(incident: str, code: Code, error: BaseException, round_number: int) ->
 def _append(path: Path, line: bytes) -> None:
     """Append one line to a file that only its owner may read."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size >= _MOST_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "ab") as log:
         log.write(line)

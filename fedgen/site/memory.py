@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fedgen.messages import Confirm, Train
+    from fedgen.messages import Confirm, Train, Turn
 
 _MARK: Final = 32  # bytes of the digest in front of a kept answer
 
@@ -79,9 +79,9 @@ class Released:
     permitted: NDArray[np.bool_] | None
 
     @classmethod
-    def of(cls, train: Train, permitted: NDArray[np.bool_] | None) -> Released:
+    def of(cls, asked: Train | Turn, permitted: NDArray[np.bool_] | None) -> Released:
         """Return what left in answer to a request."""
-        return cls(train.study_hash, train.run, train.round, train.attempt, permitted)
+        return cls(asked.study_hash, asked.run, asked.round, asked.attempt, permitted)
 
     def answers(self, confirm: Confirm) -> bool:
         """Return whether ``confirm`` asks about this very attempt."""
@@ -164,6 +164,12 @@ class Memory:
             return Released(study, run, number, attempt, permitted)
         except (ValueError, TypeError):
             return None
+
+    def forget_rows(self) -> None:
+        """Forget which rows the last update was made from: the table is another one, and rows have no names."""
+        self._released = None
+        if self._released_file is not None:
+            self._released_file.unlink(missing_ok=True)
 
     def kept(self) -> Kept | None:
         """Return the last answer, or None if there is none that is whole."""

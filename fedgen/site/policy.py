@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from fedgen.config.policy import Stated
     from fedgen.data.encoded import EncodedTable
-    from fedgen.messages import Train
+    from fedgen.messages import Train, Turn
     from fedgen.policy.columns import Records
     from fedgen.policy.packs import LoadedPack
     from fedgen.policy.store import ConsentStore
@@ -208,12 +208,12 @@ class PolicyDesk:
         ruling = replace(made, time=at, known_at=max(at, made.known_at))
         return replace(known.judgement, ruling=ruling)
 
-    def note_round(self, ruling: Ruling, train: Train, site: str, *, update: str | None) -> None:
+    def note_round(self, ruling: Ruling, asked: Train | Turn, site: str, *, update: str | None) -> None:
         """Keep the summary of a round in the consent store (``decision_round``); None: the update was discarded."""
         summary = {
-            "run_uid": train.run,
-            "round": train.round,
-            "attempt": train.attempt,
+            "run_uid": asked.run,
+            "round": asked.round,
+            "attempt": asked.attempt,
             "client_ref": site,
             **entry_fields(ruling),
             "packs": [dict(zip(("law", "id", "version", "sha256"), it, strict=True)) for it in ruling.packs],
@@ -223,9 +223,9 @@ class PolicyDesk:
         }
         with self._store() as store:
             store.put_round(
-                run_uid=train.run,
-                round_number=train.round,
-                attempt=train.attempt,
+                run_uid=asked.run,
+                round_number=asked.round,
+                attempt=asked.attempt,
                 client_ref=site,
                 known_at=ruling.known_at,
                 store_head_seq=ruling.head.consent + ruling.head.rights,

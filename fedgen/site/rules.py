@@ -17,7 +17,9 @@ class SiteRules:
         epsilon_per_year: Most that all studies together may spend on this data in any 365 days, or None.
         epsilon_life: Most that all studies together may spend on this data; None only in a simulation.
         delta: The δ at which all of them hold; None only in a simulation.
-        simulated: Whether ``insecure_seed`` may be obeyed; never in a deployment.
+        simulated: Whether this site is one of a simulation; never in a deployment.
+        rehearsal_seed: The ``insecure_seed`` that this site's own noise is made from, for rehearsals on made-up rows:
+            then it serves studies with this very seed, which are not private, and no other. None is real noise.
         schema_digest: The only schema the site serves, or None for any.
         purposes: The purposes the site serves, or None for any.
     """
@@ -30,5 +32,6 @@ class SiteRules:
     epsilon_life: float | None = None
     delta: float | None = None
     simulated: bool = False
+    rehearsal_seed: int | None = None
     schema_digest: str | None = None
     purposes: frozenset[str] | None = None

@@ -2,7 +2,8 @@
 
 :class:`~fedgen.secagg.site.SiteEnd` keeps the rules of one setup. What outlives a setup, or this process, is kept here:
 
-- a restarted site makes a new end, and so waits for the next setup; no setup number is joined twice;
+- a restarted site makes a new end, and so waits for the next setup; no setup number is joined twice, and an end whose
+  setup another process of the site has overtaken says nothing more;
 - a round or attempt that was begun is over, whatever happened to it, and a round in which anything was revealed too;
 - an attempt is charged before anything of it is computed, let alone masked: every attempt is a release.
 
@@ -61,7 +62,7 @@ class SecureSite:
         - No vector leaves unmasked, or before its attempt was charged.
         - A question about other weights, another round or another attempt than the site was asked to train on is
           refused before anything is charged.
-        - No setup, attempt or revealed round is begun a second time, by this process or a later one.
+        - No setup, attempt or revealed round is begun a second time, by this process, another or a later one.
 
     Args:
         terms: From the study and the roster this site holds.
@@ -73,7 +74,7 @@ class SecureSite:
     def __init__(self, terms: Terms, name: str, identity: SigningKey, keeper: Keeper) -> None:
         self.terms: Final = terms
         self._name, self._identity, self._keeper = name, identity, keeper
-        self._standing = keeper.load()
+        self._standing = keeper.load()  # what cannot be read back is found out before anything is asked
         self._end: SiteEnd | None = None
         self._steps: dict[Kind, Callable[[Buffer], bytes]] = {
             Kind.INVITE: self._join,
@@ -83,6 +84,11 @@ class SecureSite:
             Kind.PROPOSE: lambda frame: self._joined().agree(frame),
             Kind.UNMASK: self._reveal,
         }
+
+    @property
+    def begun(self) -> tuple[int, int]:
+        """Round and attempt of the turn that began last, zeros if none did."""
+        return self._standing.round, self._standing.attempt
 
     def answer(self, frame: Buffer) -> bytes:
         """Return the answer to any step but the one that asks for a vector.
@@ -118,6 +124,7 @@ class SecureSite:
     def _join(self, frame: Buffer) -> bytes:
         """Send a fresh key for a setup that was never joined; what was before it is over."""
         setup = wire.Invite.decode(frame, self.terms).setup
+        self._standing = self._keeper.load()
         if setup <= self._standing.setup:
             raise IntegrityError("a setup this site has joined before", code=Code.STALE_ROUND)
         end = SiteEnd(self.terms, self._name, self._identity, setup=setup)
@@ -147,8 +154,9 @@ class SecureSite:
         return opened
 
     def _joined(self) -> SiteEnd:
-        """Return the end of the setup this process joined."""
-        if self._end is None:
+        """Return the end of the setup this process joined, unless another process of the site joined a later one."""
+        self._standing = self._keeper.load()
+        if self._end is None or self._end.setup != self._standing.setup:
             raise IntegrityError("this site waits for the next setup", code=Code.OUT_OF_ORDER)
         return self._end
 
@@ -172,7 +180,7 @@ class PlainSite:
     def __init__(self, terms: Terms, name: str, keeper: Keeper) -> None:
         self.terms: Final = terms
         self._index, self._keeper = terms.index(name), keeper
-        self._standing = keeper.load()
+        keeper.load()  # what cannot be read back is found out before anything is asked
 
     def contribute(self, frame: Buffer, work: Work) -> bytes:
         """Return the vector, noise included, in clear; otherwise as :meth:`SecureSite.contribute`."""
@@ -180,10 +188,9 @@ class PlainSite:
         if start.site != self._index:
             raise IntegrityError("the message is for another site", code=Code.WRONG_RECIPIENT)
         _check_work(start, work)
-        check_ahead(self._standing, start.round, start.attempt)
-        standing = replace(self._standing, round=start.round, attempt=start.attempt)
-        self._keeper.keep(standing)
-        self._standing = standing
+        standing = self._keeper.load()
+        check_ahead(standing, start.round, start.attempt)
+        self._keeper.keep(replace(standing, round=start.round, attempt=start.attempt))
         work.charge()
         values = work.share()
         if values.shape != (self.terms.dimension,) or values.dtype != self.terms.dtype:

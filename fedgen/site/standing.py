@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fedgen.errors import Code, IntegrityError
-from fedgen.runs.atomic import write_json
+from fedgen.runs.atomic import TEMPORARY, storage, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,13 +55,14 @@ class StandingFile:
     Args:
         path: The file; its folder exists.
         run: Identity of the run, hex.
+        durable: Whether it is on the disk before :meth:`keep` returns; False only in a simulation.
 
     Raises:
         IntegrityError: By :meth:`load`, as above.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
-        self._path, self._run = path, run
+    def __init__(self, path: Path, run: str, *, durable: bool = True) -> None:
+        self._path, self._run, self._durable = path, run, durable
 
     def load(self) -> Standing:
         """Return what was kept last; nothing yet where there is no file."""
@@ -81,8 +82,15 @@ class StandingFile:
         return standing
 
     def keep(self, standing: Standing) -> None:
-        """Replace the file whole, on the disk before this returns."""
-        write_json(self._path, {"run": self._run, **asdict(standing)})
+        """Replace the file whole."""
+        said = {"run": self._run, **asdict(standing)}
+        if self._durable:
+            write_json(self._path, said)
+            return
+        temporary = self._path.with_name(f".{self._path.name}{TEMPORARY}")  # one thread answers for a site
+        with storage(self._path):
+            temporary.write_text(json.dumps(said))
+            temporary.replace(self._path)
 
 
 def check_ahead(standing: Standing, round_number: int, attempt: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedgen.config.plan import site_noise_std
+from fedgen.privacy.plan import PrivacyPlan
 from fedgen.privacy.units import Trust, Unit
 from fedgen.training.optimizer import LearnerOptimizer
 
@@ -37,7 +38,7 @@ class LocalUpdate:
     """What a round computed; ``dropped`` stays at the site.
 
     Attributes:
-        vector: Float32; noised under local trust.
+        vector: Float32; noised under local trust, clear under any other.
         dropped: Rows whose gradient was not finite and counted as zero.
     """
 
@@ -167,10 +168,11 @@ def _add_step_(
 def _charged(learner: Learner, admission: Admission, vector: torch.Tensor, dropped: int) -> LocalUpdate:
     """Return what was computed, if by its own count the learner did exactly what the plan charges.
 
-    Under central trust the sum is clear and goes, sealed, to a coordinator that adds the noise.
+    Under central trust the sum is clear and goes, sealed, to a coordinator that adds the noise; under distributed trust
+    it goes nowhere before this site's share of the noise is in it (:meth:`fedgen.secagg.fixed_point.FixedPoint.share`).
     """
     plan, evidence = admission.plan, learner.evidence()
-    if plan.trust is Trust.LOCAL:
+    if isinstance(plan, PrivacyPlan) and plan.trust is Trust.LOCAL:
         vector = plan.noised(vector, evidence).vector
     else:
         plan.check_bounded(evidence)

@@ -11,18 +11,18 @@ from fedgen.crypto.digest import sha256_hex
 from fedgen.errors import Code, IntegrityError
 
 if TYPE_CHECKING:
-    from fedgen.messages import Train
+    from fedgen.messages import Train, Turn
 
 
-def read_weights(train: Train, body: memoryview) -> torch.Tensor:
+def read_weights(asked: Train | Turn, body: memoryview) -> torch.Tensor:
     """Return the weights of a request, checked against its digest and length.
 
     Raises:
         IntegrityError: ``wrong-shape``, ``malformed`` or ``not-finite``.
     """
-    if len(body) != 4 * train.parameters:
+    if len(body) != 4 * asked.parameters:
         raise IntegrityError("weights of another length", code=Code.WRONG_SHAPE)
-    if sha256_hex(body) != train.digest:
+    if sha256_hex(body) != asked.digest:
         raise IntegrityError("weights that do not match their digest", code=Code.MALFORMED)
     values = np.frombuffer(body, dtype="<f4")
     if not np.isfinite(values).all():

@@ -9,7 +9,7 @@ import pytest
 from support.federation import Desk, small_study
 from support.peers import Peer, Wires, honest, open_bureau
 
-import fedgen.coordinator.coordinator as module
+import fedgen.coordinator.clear_exchange as module
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import Code
 from fedgen.events import SiteRefused
@@ -156,9 +156,9 @@ def test_too_few_words_lose_the_quorum_and_keep_the_last_model(tmp_path: Path) -
 
 
 def test_held_updates_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_HELD", 0)
+    monkeypatch.setattr(module, "MOST_HELD", 0)
     desk = _desk()
     bureau, _, wires = _run(tmp_path / "a", desk, honest(desk))
     asked = [nodes for group, nodes in wires.log if group == "confirm-1"]
-    assert asked == [(0,), (1,), (2,), (3,)]
+    assert asked == [[0], [1], [2], [3]]
     assert all(len(record.sites) == 4 for record in bureau.records)

@@ -260,7 +260,7 @@ def test_late_answers_are_not_looked_at(tmp_path: Path) -> None:
     peers = honest(desk)
     bureau, outcome = _run(tmp_path, desk, peers, late=lambda group, node: (group, node) == ("round-2", 2))
     assert outcome.outcome == "completed"
-    assert bureau.records[1].missing == {"site-03": "dropped"}
+    assert bureau.records[1].missing == {"site-03": "late"}
 
 
 def test_an_answer_that_comes_a_round_late_is_stale(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_every_site_is_asked_to_join_before_round_one(tmp_path: Path) -> None:
     wires = Wires(peers)
     open_bureau(tmp_path, desk, peers).run(wires)
     assert wires.waited_for == [4]
-    assert wires.log[0] == ("join", (0, 1, 2, 3))
+    assert wires.log[0] == ("join", [0, 1, 2, 3])
     assert [group for group, _ in wires.log] == ["join", "round-1", "round-2", "round-3", "settle"]
-    assert all(nodes == (0, 1, 2, 3) for _, nodes in wires.log)
+    assert all(nodes == [0, 1, 2, 3] for _, nodes in wires.log)
 
 
 JOINS: dict[str, tuple[Script, Code]] = {
@@ -78,7 +78,7 @@ def test_a_site_that_does_not_join_is_named_and_the_others_start(tmp_path: Path,
     assert ended.outcome == "completed"
     absent = [event for event in bureau.events if isinstance(event, SiteRefused)]
     assert absent == [SiteRefused(round=0, site="site-03", code=code)]
-    assert wires.log[1] == ("round-1", (0, 1, 3))
+    assert wires.log[1] == ("round-1", [0, 1, 3])
     assert [record.missing for record in bureau.records] == [{"site-03": str(code)}] * 3
 
 
@@ -100,7 +100,7 @@ def test_a_site_that_joined_has_joined_whatever_comes_with_it(tmp_path: Path, sc
     bureau = open_bureau(tmp_path, desk, peers)
     assert bureau.run(wires).outcome == "completed"
     assert [event for event in bureau.events if isinstance(event, SiteRefused)] == []
-    assert wires.log[1] == ("round-1", (0, 1, 2, 3))
+    assert wires.log[1] == ("round-1", [0, 1, 2, 3])
 
 
 def test_a_node_that_joins_in_anothers_name_does_not_take_its_place(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_node_that_joins_in_anothers_name_does_not_take_its_place(tmp_path: Pa
     peers[2].on_join = lambda p, _a: [peers[0].joined(), p.joined()]
     wires = Wires(peers)
     assert open_bureau(tmp_path, desk, peers).run(wires).outcome == "completed"
-    assert wires.log[1] == ("round-1", (0, 1, 2, 3))
+    assert wires.log[1] == ("round-1", [0, 1, 2, 3])
 
 
 def test_a_node_with_two_sites_behind_it_is_asked_once(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_node_with_two_sites_behind_it_is_asked_once(tmp_path: Path) -> None:
     peers[1].on_join = lambda _p, _a: []
     wires = Wires(peers)
     open_bureau(tmp_path, desk, peers).run(wires)
-    assert wires.log[1] == ("round-1", (0, 2, 3))
+    assert wires.log[1] == ("round-1", [0, 2, 3])
 
 
 def test_with_too_few_sites_the_study_does_not_start(tmp_path: Path) -> None:

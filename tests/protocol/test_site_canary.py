@@ -19,7 +19,8 @@ from support import canaries
 from support.federation import NOW, Desk, Holder, consent_log, make_site, small_rows, small_study
 
 import fedgen.site.incidents as incidents_module
-import fedgen.site.monitor as monitor_module
+import fedgen.site.permission as permission_module
+import fedgen.site.replies as replies_module
 from fedgen.crypto.keys import SigningKey
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.errors import Code
@@ -69,8 +70,8 @@ class Seams:
         site = self.holder.site
         self._wrap_bench(site)
         self._wrap_ledger()
-        for name, seam in (("seal_frame", "seal"), ("permit", "gate")):
-            self._wrap(monkeypatch, monitor_module, name, seam)
+        self._wrap(monkeypatch, replies_module, "seal_frame", "seal")
+        self._wrap(monkeypatch, permission_module, "permit", "gate")
 
     def at(self, seam: str) -> None:
         self.fuse.check(seam)
@@ -254,7 +255,7 @@ def test_a_site_that_cannot_sign_says_nothing_at_all(tmp_path: Path) -> None:
     real = SigningKey.generate()
     key = _LostKey(real)
     holder = make_site(tmp_path, desk, identity=real)
-    holder.site._identity = key  # type: ignore[assignment]
+    holder.site._replies._identity = key  # type: ignore[assignment]
     for name, error in canaries.named():
         key.error = error
         for request in (desk.join(), desk.train(1), b"nonsense"):
@@ -358,6 +359,7 @@ def test_the_operators_interrupt_passes_the_relay() -> None:
 
 
 def test_a_relays_error_reaches_the_coordinator_as_a_code(tmp_path: Path) -> None:
+    from fedgen.coordinator.transport import to_all
     from fedgen.flower.grid import InProcessGrid
     from fedgen.flower.transport import FlowerTransport
 
@@ -370,7 +372,7 @@ def test_a_relays_error_reaches_the_coordinator_as_a_code(tmp_path: Path) -> Non
         return holder.site.handle
 
     grid = InProcessGrid(client_app(door), 2, workers=1)
-    answers = list(FlowerTransport(grid).exchange(desk.join(), grid.get_node_ids(), 20, "join"))
+    answers = list(FlowerTransport(grid).exchange(to_all(desk.join(), grid.get_node_ids()), 20, "join"))
     grid.close()
     assert [answer.code for answer in answers] == [Code.DROPPED, None]
     assert answers[0].reply is None

@@ -16,7 +16,7 @@ from fedgen.privacy.budget import (
     weight,
 )
 from fedgen.privacy.calibrate import noise_multiplier
-from fedgen.privacy.events import Composed, Gaussian, PoissonGaussian
+from fedgen.privacy.events import Composed, Gaussian, PoissonGaussian, PoissonSkellam
 
 SIGMA = noise_multiplier(0.05, 200, 3.0, 1e-5)
 STEP = PoissonGaussian(0.05, SIGMA)
@@ -76,6 +76,21 @@ def test_more_noise_is_found_where_a_study_does_not_fit() -> None:
         return epsilon((*history.data, (PoissonGaussian(STEP.q, sigma), 200)), LIFE.delta).epsilon
 
     assert cost(quieter.sigma) <= LIFE.epsilon < cost(quieter.sigma / 1.02)
+
+
+def test_more_noise_is_found_for_noise_in_whole_numbers_too() -> None:
+    step = PoissonSkellam(0.1, 4.0 * 65_600.0**2, 65_600.0, 1.4e6)
+    history = Spent(data=((step, 200),))
+    quieter = noise_that_fits(history, step, 200, [LIFE])
+    assert quieter is not None
+    assert (quieter.q, quieter.l2, quieter.l1) == (step.q, step.l2, step.l1)
+
+    def cost(part: float) -> float:
+        event = PoissonSkellam(step.q, quieter.variance * part, step.l2, step.l1)
+        return epsilon((*history.data, (event, 200)), LIFE.delta).epsilon
+
+    assert step.variance < quieter.variance
+    assert cost(1.0) <= LIFE.epsilon < cost(1 / 1.03**2)
 
 
 def test_no_noise_is_enough_where_the_history_is_over_by_itself() -> None:

@@ -144,6 +144,19 @@ def test_seeded_noise_is_obeyed_in_a_simulation_only() -> None:
     assert _code(error) is Code.STUDY_REFUSED
 
 
+@pytest.mark.parametrize(("asked", "own", "taken"), [(7, 7, True), (8, 7, False), (None, 7, False), (7, None, False)])
+def test_a_site_that_rehearses_serves_its_own_seed_and_nothing_private(
+    asked: int | None, own: int | None, taken: bool
+) -> None:
+    desk = Desk(small_study(privacy={} if asked is None else {"insecure_seed": asked}))
+    if taken:
+        assert _admit(desk, rehearsal_seed=own).study.study.privacy.insecure_seed == asked
+        return
+    with pytest.raises(Refused) as error:
+        _admit(desk, rehearsal_seed=own)
+    assert _code(error) is Code.STUDY_REFUSED
+
+
 @pytest.mark.parametrize("key", ["0", "00", "ab" * 32, "ff" * 1216])
 def test_a_sealing_key_to_which_nothing_can_be_sealed_is_refused(key: str) -> None:
     with pytest.raises(IntegrityError) as error:

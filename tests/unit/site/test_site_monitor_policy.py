@@ -73,7 +73,6 @@ def test_a_withdrawal_while_the_update_is_computed_discards_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Guarded(tmp_path / "store")
-    holder = _joined(tmp_path, held)
     compute = Site._compute
 
     def meanwhile(self: Site, *arguments: Any) -> Any:
@@ -83,6 +82,7 @@ def test_a_withdrawal_while_the_update_is_computed_discards_it(
         return update
 
     monkeypatch.setattr(Site, "_compute", meanwhile)
+    holder = _joined(tmp_path, held)
     assert _code(holder, holder.desk.train(1)) is Code.CONSENT
     load, commit = holder.entries("decided")
     assert (load.check, commit.check, commit.revoked) == ("load", "commit", 1)

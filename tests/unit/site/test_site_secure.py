@@ -180,12 +180,14 @@ def test_a_setup_with_restarts_ends_in_ready() -> None:
     assert fleet.steps["deal"] == 1
 
 
-def test_a_standing_in_a_file_outlives_the_process_and_belongs_to_one_run(tmp_path) -> None:
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_standing_in_a_file_outlives_the_process_and_belongs_to_one_run(tmp_path, *, durable: bool) -> None:
     path = tmp_path / "standing.json"
-    first = StandingFile(path, "ab")
+    first = StandingFile(path, "ab", durable=durable)
     assert first.load() == Standing()
     first.keep(Standing(2, 5, 3, 4))
     assert StandingFile(path, "ab").load() == Standing(2, 5, 3, 4)
+    assert [left.name for left in tmp_path.iterdir()] == ["standing.json"]
     assert code(StandingFile(path, "cd").load) is Code.STORAGE
 
 
