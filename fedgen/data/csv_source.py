@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.data.source import Source, check_header
+from fedgen.data.store import Store
 from fedgen.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -39,7 +39,7 @@ class CsvSource(Source):
         ================================  ==============================
 
     Args:
-        path: The file.
+        place: The file, on this machine or in a store.
         delimiter: One character between cells.
         names: Names of the columns of a file without a header; None reads the first line.
 
@@ -49,11 +49,11 @@ class CsvSource(Source):
     Source: RFC 4180.
     """
 
-    def __init__(self, path: Path, *, delimiter: str = ",", names: list[str] | None = None) -> None:
-        self._path = path
+    def __init__(self, place: Path | Store, *, delimiter: str = ",", names: list[str] | None = None) -> None:
+        self._store = Store.local(place) if isinstance(place, Path) else place
         self._delimiter = delimiter
         self._names = names
-        self._columns = check_header(names or self._header(), str(path))
+        self._columns = check_header(names or self._header(), self._store.shown)
 
     @property
     def columns(self) -> list[str]:
@@ -62,14 +62,14 @@ class CsvSource(Source):
 
     @property
     def describe(self) -> str:
-        """The path."""
-        return str(self._path)
+        """The path or address."""
+        return self._store.shown
 
     def _header(self) -> list[str]:
         """Return the cells of the first line that is not empty."""
         head = self._head()
         if not head:
-            raise DataError("the file is empty", where=self._path, hint="it needs a header and rows")
+            raise DataError("the file is empty", where=self._store.shown, hint="it needs a header and rows")
         text = head.decode(
             "utf-8-sig", errors="surrogateescape"
         )  # what stands below the header is not its matter
@@ -79,7 +79,7 @@ class CsvSource(Source):
         except csv.Error:
             header = None
         if header is None or any("\udc80" <= character <= "\udcff" for character in "".join(header)):
-            raise DataError("no header could be read", where=self._path, hint=_HINT)
+            raise DataError("no header could be read", where=self._store.shown, hint=_HINT)
         return header
 
     def _head(self) -> bytes:
@@ -87,32 +87,30 @@ class CsvSource(Source):
         with self._open() as stream:
             try:
                 return bytes(stream.read(_HEADER_BYTES))
-            except OSError as error:
-                is_folder = error.errno == errno.EISDIR
-        if is_folder:
-            raise self._error("the file cannot be read: it is a folder", "name a file in it")
+            except Exception:  # noqa: BLE001, S110 - a filesystem of somebody else's raises what it likes
+                pass
         raise self._error("the file is damaged: it cannot be unpacked", "copy it again")
 
     def _open(self) -> Any:
         """Return the file's bytes, unpacked as its suffix says."""
-        import pyarrow as pa
-
+        kind = self._store.kind()
+        if kind == "nothing":
+            raise self._error("no such file", "check the path")
+        if kind == "folder":
+            raise self._error("the file cannot be read: it is a folder", "name a file in it")
         try:
-            return pa.input_stream(str(self._path), compression="detect")
-        except FileNotFoundError:
-            fault = self._error("no such file", "check the path")
-        except (OSError, pa.ArrowException):
-            fault = self._error("the file cannot be read", "check that it is a file you may read")
-        raise fault
+            return self._store.open_stream()
+        except Exception:  # noqa: BLE001, S110 - as above
+            pass
+        raise self._error("the file cannot be read", "check that it is a file you may read")
 
     def _read(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - blocks rule
-        import pyarrow as pa
 
         ragged: list[Any] = []
         with self._open() as stream:
             try:
                 yield from self._reader(stream, columns, ragged)
-            except (pa.ArrowException, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 text = str(error)
             else:
                 return
@@ -164,4 +162,4 @@ class CsvSource(Source):
         return self._error("the file is damaged or not a CSV file", _HINT)
 
     def _error(self, what: str, hint: str, *, key: str | None = None) -> DataError:
-        return DataError(what, where=self._path, key=key, hint=hint)
+        return DataError(what, where=self._store.shown, key=key, hint=hint)

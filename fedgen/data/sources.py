@@ -1,4 +1,4 @@
-"""One address for every kind of table: a path, ``csv: parquet: sqlite: postgresql:`` or ``builtin:``."""
+"""One address for every kind of table: a path, a file, a database, an object store, or ``builtin:``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from fedgen.data.source import BATCH_ROWS, Source
+from fedgen.data.store import FSSPEC, OBJECT_STORES, Store, open_store
 from fedgen.errors import ConfigError
 from fedgen.schema.explain import nearest
 
@@ -15,20 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_ROWS", "SCHEMES", "Source", "open_source"]
 
-SCHEMES: Final = ("csv", "parquet", "sqlite", "postgresql", "builtin")
+_FILES: Final = ("csv", "parquet")
+_SQL: Final = ("sqlite", "postgresql", "mysql", "mariadb")
+SCHEMES: Final = (*_FILES, *_SQL, "mongodb", *OBJECT_STORES, "builtin")
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<rest>.*)", re.DOTALL)
 _CSV_SUFFIX: Final = re.compile(r"\.(?P<kind>csv|tsv)(\.(gz|bz2|zst|lz4))?$", re.IGNORECASE)
 _DELIMITERS: Final = frozenset(",;|\t ")
 
 
-def open_source(url: str, *, base: Path) -> Source:
+def open_source(url: str, *, base: Path, may_query: bool = False) -> Source:
     """Return the table at an address; nothing but its header or catalogue is read yet.
 
     =================================================  ======================================================
     ``csv://visits.csv.gz?delimiter=;``                a CSV file, plain or compressed; comma if not said
     ``parquet://visits.parquet`` or ``parquet://dir``  a file, or all Parquet files in a folder
+    ``s3://bucket/visits``, ``gs://``, ``abfs://``     the same in an object store; ``.csv`` names a CSV file
+    ``fsspec+webhdfs://host/visits``                   the same wherever fsspec reaches
     ``sqlite:///clinic.db?table=visits``               a table or view of a file
     ``postgresql://user@host/db?table=visits``         a table or view; ``&schema=`` names a schema
+    ``mysql://user@host/db?table=visits``              the same; ``mariadb://`` too
+    ``mongodb://user@host/db?collection=visits``       flat documents; ``mongodb+srv://`` too
     ``builtin:randhie``, ``builtin:digits``            see :mod:`fedgen.data.builtin`
     ``visits.csv``, ``visits.parquet``, ``dir``        a path, by its suffix
     =================================================  ======================================================
@@ -42,6 +49,7 @@ def open_source(url: str, *, base: Path) -> Source:
     Args:
         url: The address.
         base: Folder that relative paths are relative to.
+        may_query: Whether the address is of a site's own file: a database's may then say ``?query=SELECT ...``.
 
     Raises:
         ConfigError: Unknown kind of address, or an option that it does not have.
@@ -50,13 +58,15 @@ def open_source(url: str, *, base: Path) -> Source:
     """
     address = url.strip()
     match = _SCHEME.fullmatch(address)
-    scheme = match["scheme"].lower().split("+")[0] if match else ""
     if not address:
         raise ConfigError("no address of a table", hint="write a path, or csv://, parquet://, builtin:")
     if match is None:
         return _path(address, base)
-    rest = match["rest"]
-    if scheme in SCHEMES and not rest.removeprefix("//").strip():
+    whole, rest = match["scheme"].lower(), match["rest"]
+    through_fsspec = whole.startswith(FSSPEC)
+    scheme = whole if through_fsspec else whole.split("+")[0]
+    known = through_fsspec or scheme in SCHEMES
+    if known and not rest.removeprefix("//").strip():
         what = f"nothing stands behind {scheme}:"
         raise ConfigError(
             what, hint="write builtin:NAME" if scheme == "builtin" else f"write {scheme}://NAME"
@@ -65,23 +75,54 @@ def open_source(url: str, *, base: Path) -> Source:
         from fedgen.data.builtin import builtin_source
 
         return builtin_source(rest)
-    if scheme in SCHEMES and not rest.startswith("//"):
+    if known and not rest.startswith("//"):
         what = f"an address of kind {scheme} begins with {scheme}://"
         raise ConfigError(what, hint=f"write {scheme}://NAME")
-    if scheme == "csv":
-        name, _, query = rest[2:].partition("?")
-        return _csv(name, query, base)
-    if scheme == "parquet":
-        from fedgen.data.parquet_source import ParquetSource
-
-        return ParquetSource(base / rest[2:])
-    if scheme in {"sqlite", "postgresql"}:
-        from fedgen.data.sql_source import SqlSource
-
-        return SqlSource(address, base=base)
+    if scheme in _FILES:
+        return _file(scheme, rest[2:], base)
+    if through_fsspec or scheme in OBJECT_STORES:
+        return _in_store(open_store(address))
+    if scheme in SCHEMES:
+        return _database(scheme, address, base, may_query=may_query)
     guess = nearest(scheme, SCHEMES)
     hint = f"did you mean {guess}:?" if guess else f"known kinds: {', '.join(SCHEMES)}, or a path"
     raise ConfigError(f"unknown kind of source {scheme!r}", hint=hint)
+
+
+def _file(scheme: str, rest: str, base: Path) -> Source:
+    """Open what ``csv://`` or ``parquet://`` names."""
+    if scheme == "csv":
+        name, _, query = rest.partition("?")
+        return _csv(name, query, base)
+    from fedgen.data.parquet_source import ParquetSource
+
+    return ParquetSource(base / rest)
+
+
+def _in_store(store: Store) -> Source:
+    """Open a file or folder of a store: CSV by its suffix, else Parquet."""
+    if suffix := _CSV_SUFFIX.search(store.root):
+        from fedgen.data.csv_source import CsvSource
+
+        return CsvSource(store, delimiter=_delimiter(suffix))
+    from fedgen.data.parquet_source import ParquetSource
+
+    return ParquetSource(store)
+
+
+def _database(scheme: str, address: str, base: Path, *, may_query: bool) -> Source:
+    """Open a table, view, query or collection."""
+    if scheme == "mongodb":
+        from fedgen.data.mongo_source import MongoSource
+
+        return MongoSource(address)
+    from fedgen.data.sql_source import SqlSource
+
+    return SqlSource(address, base=base, may_query=may_query)
+
+
+def _delimiter(suffix: re.Match[str] | None) -> str:
+    return "\t" if suffix and suffix["kind"].lower() == "tsv" else ","
 
 
 def _csv(name: str, query: str, base: Path) -> Source:
@@ -89,8 +130,7 @@ def _csv(name: str, query: str, base: Path) -> Source:
     from fedgen.data.csv_source import CsvSource
 
     path = base / name
-    suffix = _CSV_SUFFIX.search(name)
-    delimiter = "\t" if suffix and suffix["kind"].lower() == "tsv" else ","
+    delimiter = _delimiter(_CSV_SUFFIX.search(name))
     options = parse_qs(query, keep_blank_values=True, separator="&")
     for option, values in options.items():
         if option != "delimiter" or len(values) != 1 or values[0] not in _DELIMITERS:

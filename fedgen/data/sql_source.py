@@ -1,61 +1,64 @@
-"""Rows of a table or view in SQLite or PostgreSQL, fetched as they are needed."""
+"""Rows of a table, view or query in SQLite, PostgreSQL, MySQL or MariaDB, fetched as they are needed."""
 
 from __future__ import annotations
 
-import sqlite3
+import re
 import warnings
-from contextlib import contextmanager
-from datetime import date, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
-from uuid import UUID
 
+from fedgen.data.python_cells import PythonCells
 from fedgen.data.source import Source, check_header
-from fedgen.errors import ConfigError, DataError, MissingExtra
+from fedgen.data.sql_engines import begun, engine_of
+from fedgen.errors import ConfigError, DataError, FedgenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import TypeVar
 
     import pyarrow as pa
     import sqlalchemy as sa
 
+    T = TypeVar("T")
+
 _FETCH_ROWS: Final = 8192
-_CONNECT_SECONDS: Final = 10
-_KINDS: Final = frozenset({bool, int, float, str, date, datetime})
+_OURS: Final = ("table", "schema", "query")
+_SELECT: Final = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 
 
 class SqlSource(Source):
-    """A table or view, named in the address: ``sqlite:///claims.db?table=claims``.
+    """A table or view, named in the address (``sqlite:///claims.db?table=claims``), or a site's own query.
 
     Guarantees:
         - Names are quoted by the database's own rules and values are never put into a statement.
-        - The database is opened for reading only, and PostgreSQL keeps the rows on its side (server-side
-          cursor).
-        - One statement reads all rows, so they are of one moment.
-        - Rows come by primary key where there is one; without one their order is the database's.
+        - The session can only read. One statement reads all rows, in a transaction of one moment
+          (:func:`fedgen.data.sql_engines.engine_of`), and the database keeps the rows on its side.
+        - Rows come by primary key where there is one. Of a view, a query or a table without a key the order is
+          the database's, and so is what a ``limit`` takes.
+        - Only the columns asked for, and the key's, are named in the statement.
 
     Args:
-        address: The URL, with ``?table=`` and, if need be, ``&schema=``.
+        address: The URL, with ``?table=`` and, if need be, ``&schema=``; or ``?query=SELECT ...``.
         base: Folder that the path of a SQLite file is relative to.
+        may_query: Whether the address is of a site's own file, and may hold a query.
 
     Raises:
-        ConfigError: The address is not one.
+        ConfigError: The address is not one, or holds a query where only a table may be named.
         DataError: No connection, no such table, or a file that is no database.
-        MissingExtra: The PostgreSQL driver is not installed.
+        MissingExtra: The driver is not installed.
     """
 
-    def __init__(self, address: str, *, base: Path) -> None:
+    def __init__(self, address: str, *, base: Path, may_query: bool = False) -> None:
         url = _parse(address)
         where = f"{url.get_backend_name()}://{url.host or ''}/{url.database or ''}"
-        table = _parameter(url, "table")
-        if table is None:
+        self._table, self._schema = _parameter(url, "table"), _parameter(url, "schema")
+        self._query = _query(url, where, may_query=may_query)
+        if (self._table is None) == (self._query is None):
             raise ConfigError("the address names no table", where=where, hint="add ?table=NAME")
-        self._table, self._schema = table, _parameter(url, "schema")
-        self._describe = f"{where} table {table}"
-        self._engine = _engine(url.difference_update_query(["table", "schema"]), base, where)
-        self._columns, self._key = self._inspect()
+        self._describe = f"{where} table {self._table}" if self._table is not None else f"{where} query"
+        self._engine = engine_of(url.difference_update_query(_OURS), base, where)
+        self._key: list[str] = []
+        self._columns, self._key = self._told(self._inspect)
 
     @property
     def columns(self) -> list[str]:
@@ -71,96 +74,116 @@ class SqlSource(Source):
         """Return the names of the columns, and of those that make the primary key."""
         import sqlalchemy as sa
 
-        with self._told_apart(), warnings.catch_warnings():
+        if self._query is not None:
+            with self._engine.connect() as connection:
+                statement = sa.select(sa.text("*")).select_from(self._from([])).where(sa.false())
+                found = connection.execute(statement)
+                return check_header([str(name) for name in found.keys()], self._describe), []  # noqa: SIM118 - a result
+        with self._engine.connect() as connection, warnings.catch_warnings():
             warnings.simplefilter("ignore", sa.exc.SAWarning)  # a type it does not know; only names matter
-            inspector = sa.inspect(self._engine)
-            if not inspector.has_table(self._table, schema=self._schema):
+            inspector = sa.inspect(connection)
+            table = str(self._table)
+            if not inspector.has_table(table, schema=self._schema):
                 hint = "check the name and its case; &schema=NAME names a schema"
                 raise DataError("no such table or view", where=self._describe, hint=hint)
-            columns = [str(c["name"]) for c in inspector.get_columns(self._table, schema=self._schema)]
-            key = inspector.get_pk_constraint(self._table, schema=self._schema)["constrained_columns"]
+            columns = [str(column["name"]) for column in inspector.get_columns(table, schema=self._schema)]
+            key = inspector.get_pk_constraint(table, schema=self._schema)["constrained_columns"]
         return check_header(columns, self._describe), [str(name) for name in key]
 
     def _read(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         options = {"yield_per": min(batch_rows, _FETCH_ROWS)}
-        if self._engine.dialect.name == "postgresql":
-            options["postgresql_readonly"] = True
+        cells = PythonCells(self._describe)
         seen = 0
-        with self._told_apart(), self._engine.connect() as connection:
-            result = connection.execution_options(**options).execute(self._statement(columns))
-            for rows in result.partitions():
-                cells = zip(*rows, strict=True)
+        result = None
+        connection = self._told(lambda: begun(self._engine))
+        try:
+            chosen = connection.execution_options(**options)
+            result = self._told(lambda: chosen.execute(self._statement(columns)))
+            parts = result.partitions()
+            while rows := self._told(lambda: next(parts, None)):
                 arrays = [
-                    self._array(values, name, seen) for values, name in zip(cells, columns, strict=True)
+                    cells.array(values, name, seen)
+                    for values, name in zip(zip(*rows, strict=True), columns, strict=True)
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, names=columns)
                 seen += len(rows)
+        finally:
+            _closed(connection, result)
 
     def _statement(self, columns: list[str]) -> sa.Select[Any]:
         """Return the one statement; names are quoted, so that they are taken as they are."""
         import sqlalchemy as sa
 
-        def exact(name: str) -> sa.quoted_name:
-            return sa.quoted_name(name, quote=True)
-
-        everything = dict.fromkeys((*columns, *self._key))
-        schema = None if self._schema is None else exact(self._schema)
-        table = sa.table(exact(self._table), *(sa.column(exact(name)) for name in everything), schema=schema)
+        table = self._from(columns)
         order = (table.c[name] for name in self._key)
         return sa.select(*(table.c[name] for name in columns)).order_by(*order)
 
-    def _array(self, values: Sequence[Any], name: str, first_row: int) -> pa.Array:
-        """Return one column of a batch; numbers of any precision become floats, UUIDs become text."""
-        import pyarrow as pa
-
-        kinds = set(map(type, values)) - {type(None)}
-        foreigners: tuple[tuple[type, Callable[[Any], Any]], ...] = ((Decimal, float), (UUID, str))
-        for foreign, plain in foreigners:
-            if foreign in kinds:
-                values = [plain(value) if type(value) is foreign else value for value in values]
-                kinds = set(map(type, values)) - {type(None)}
-        what = None
-        if strange := kinds - _KINDS:
-            what = f"values of type {min(kind.__name__ for kind in strange)} cannot be read"
-        elif len(kinds) > 1 and kinds != {int, float}:
-            first = next(type(value) for value in values if value is not None)
-            alike = {type(None), *({int, float} if first in {int, float} else {first})}
-            row = next(i for i, value in enumerate(values) if type(value) not in alike)
-            what = f"row {first_row + row + 1} is stored as another type than rows before it"
-        else:
-            try:
-                return pa.array(values)
-            except (pa.ArrowException, OverflowError):
-                what = f"a value out of range in rows {first_row + 1} to {first_row + len(values)}"
-        raise DataError(what, where=self._describe, key=name, hint="make a view that casts the column")
-
-    @contextmanager
-    def _told_apart(self) -> Iterator[None]:
-        """Turn the database's errors into ours, by their code alone: their text may quote a row."""
+    def _from(self, columns: list[str]) -> Any:
+        """Return what is selected from: the table, or the query as a table of its own."""
         import sqlalchemy as sa
 
+        def exact(name: str) -> sa.quoted_name:
+            return sa.quoted_name(name, quote=True)
+
+        everything: list[Any] = [sa.column(exact(name)) for name in dict.fromkeys((*columns, *self._key))]
+        if self._query is not None:
+            text = self._query.replace(":", "\\:") + "\n"  # no colon is a parameter, no comment goes on
+            return sa.text(text).columns(*everything).subquery("rows_of_query")
+        schema = None if self._schema is None else exact(self._schema)
+        return sa.table(exact(str(self._table)), *everything, schema=schema)
+
+    def _told(self, act: Callable[[], T]) -> T:
+        """Do something at the database; its errors become ours, by their code alone: their text may quote a row."""
+        code: Any = None
         try:
-            yield
-        except sa.exc.DBAPIError as error:
-            cause = error.orig
-            code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
-        else:
-            return
+            return act()
+        except FedgenError:
+            raise
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            cause = getattr(error, "orig", error)
+            code = (
+                getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or _number(cause)
+            )
         what = f"the database refused ({code})" if code else "the database cannot be reached"
         raise DataError(what, where=self._describe, hint="check address, password, rights and table")
+
+
+def _closed(connection: Any, result: Any) -> None:
+    """Close a connection; one that is lost cannot be, and that is no fault of its own."""
+    try:
+        unread: Any = getattr(getattr(result, "cursor", None), "_result", None)
+        if getattr(unread, "unbuffered_active", False):
+            unread.unbuffered_active = False  # else pymysql takes in every row that nobody asked for
+        if result is not None:
+            result.close()
+        connection.invalidate()
+        connection.close()
+    except Exception:  # noqa: BLE001, S110 - what went wrong before is what is told
+        pass
+
+
+def _number(error: Any) -> int | None:
+    """Return MySQL's number of an error; those from 2000 on are the client's, for no answer."""
+    arguments = getattr(error, "args", ())
+    number = arguments[0] if arguments else None
+    return number if type(number) is int and not 2000 <= number < 3000 and number > 0 else None  # noqa: PLR2004
 
 
 def _parse(address: str) -> sa.URL:
     """Return the address taken apart."""
     import sqlalchemy as sa
 
+    hint = "write postgresql://user@host/database?table=NAME or sqlite:///file.db?table=NAME"
     try:
-        return sa.make_url(address)
+        url = sa.make_url(address)
     except (sa.exc.ArgumentError, ValueError):
         pass
-    hint = "write postgresql://user@host/database?table=NAME or sqlite:///file.db?table=NAME"
+    else:
+        if url.get_backend_name() == "sqlite" or "@" not in f"{url.host}{url.database}":
+            return url
+        hint = "percent-encode what is not a letter or digit in user and password"  # else a part is taken for a host
     raise ConfigError("not a database address", hint=hint)
 
 
@@ -170,31 +193,15 @@ def _parameter(url: sa.URL, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _engine(url: sa.URL, base: Path, where: str) -> sa.Engine:
-    """Return an engine that keeps no connection between reads."""
-    import sqlalchemy as sa
-
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url, base, where)
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(_CONNECT_SECONDS)})
-    try:
-        return sa.create_engine(url.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    except ImportError:
-        raise MissingExtra("sql", needed_for="a postgresql:// source") from None
-
-
-def _sqlite(url: sa.URL, base: Path, where: str) -> sa.Engine:
-    """Return an engine over an existing file, opened for reading: SQLite would make a missing one."""
-    import sqlalchemy as sa
-
-    if not url.database or url.database == ":memory:":
-        raise ConfigError("the address names no file", where=where, hint="write sqlite:///file.db?table=NAME")
-    path = base / url.database
-    if not path.is_file():
-        hint = "sqlite:///name is relative, sqlite:////name is absolute"
-        raise DataError("no such file", where=path, hint=hint)
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    return sa.create_engine(
-        "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.NullPool
-    )
+def _query(url: sa.URL, where: str, *, may_query: bool) -> str | None:
+    """Return the site's own query, if there is one and there may be one."""
+    if "query" not in url.query:
+        return None
+    if not may_query:
+        what = "only a site's own file may hold a query"
+        raise ConfigError(what, where=where, key="query", hint="make a view, and name it with ?table=")
+    text = _parameter(url, "query")
+    if text is None or not _SELECT.match(text) or ";" in text:
+        hint = "write ?query=SELECT ..., percent-encoded and without a semicolon"
+        raise ConfigError("not one query that reads", where=where, key="query", hint=hint)
+    return text.strip()

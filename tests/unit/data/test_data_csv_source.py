@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from fedgen.data.csv_source import BLOCK_BYTES, CsvSource
+from fedgen.data.store import Store
 from fedgen.errors import DataError
 
 
@@ -157,13 +158,25 @@ def test_a_packed_file_that_breaks_off(tmp_path: Path) -> None:
     assert "damaged" in refusal(path)
 
 
+@pytest.mark.parametrize("head", [b"a,b\n", b""])
+def test_a_small_file_that_unpacks_to_a_gigabyte_without_a_line_break(tmp_path: Path, head: bytes) -> None:
+    """It is refused after a few blocks, wherever the endless row begins; it is never unpacked."""
+    packed = gzip.compress(head) + gzip.compress(b"1" * 2**20) * 1024
+    path = write(tmp_path, packed, "t.csv.gz")
+    assert len(packed) < 2**21
+    tracked = pa.default_memory_pool()
+    before = tracked.bytes_allocated()
+    assert "MiB" in refusal(path) or "header" in refusal(path)
+    assert tracked.bytes_allocated() - before < 64 * BLOCK_BYTES
+
+
 def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "a\n1\n")
 
     def deny(*_args: Any, **_options: Any) -> None:
         raise PermissionError(13, "secret")
 
-    monkeypatch.setattr(pa, "input_stream", deny)
+    monkeypatch.setattr(Store, "open_stream", deny)
     assert "cannot be read" in refusal(path)
 
 

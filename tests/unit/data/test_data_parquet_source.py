@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedgen.data.parquet_source import ParquetSource
+from fedgen.data.store import Store
 from fedgen.errors import DataError
 
 
@@ -23,6 +24,7 @@ def read(path: Any, columns: Any = None, batch_rows: Any = 65_536) -> Any:
 def refusal(path: Any) -> Any:
     with pytest.raises(DataError) as caught:
         read(path)
+    assert caught.value.__context__ is None, "the library's exception may quote the row"
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert caught.value.hint
@@ -51,7 +53,7 @@ def test_batches_cross_row_groups_in_order(tmp_path: Path) -> None:
 def test_a_folder_is_one_table_in_the_order_of_its_paths(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", {"a": [3], "b": [30]})
     write(tmp_path / "a" / "z.parquet", {"b": [10, 20], "a": [1, 2]})
-    write(tmp_path / "_temporary" / "x.parquet", {"other": [9]})
+    write(tmp_path / "_other" / "x.parquet", {"other": [9]})
     write(tmp_path / ".hidden.parquet", {"other": [9]})
     (tmp_path / "readme.txt").write_text("no table")
     assert read(tmp_path) == {"b": [10, 20, 30], "a": [1, 2, 3]}
@@ -104,5 +106,5 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def deny(*_args: Any, **_options: Any) -> None:
         raise PermissionError(13, "secret")
 
-    monkeypatch.setattr(pq, "ParquetFile", deny)
+    monkeypatch.setattr(Store, "open_file", deny)
     assert "cannot be read" in refusal(path)

@@ -61,8 +61,14 @@ def test_absolute_paths_do_not_depend_on_the_base(base: Any, tmp_path_factory: A
     ("url", "what"),
     [
         ("cvs://t.csv", "did you mean csv:?"),
-        ("s3://bucket/t.parquet", "known kinds: csv, parquet, sqlite, postgresql, builtin"),
-        ("mysql://host/db?table=t", "unknown kind of source 'mysql'"),
+        (
+            "ftp://host/t.parquet",
+            "known kinds: csv, parquet, sqlite, postgresql, mysql, mariadb, mongodb, s3, gs",
+        ),
+        ("postgres://host/db?table=t", "did you mean postgresql:?"),
+        ("mysql:host", "write mysql://NAME"),
+        ("mongodb://", "nothing stands behind mongodb:"),
+        ("fsspec+memory:", "nothing stands behind fsspec+memory:"),
         ("csv:t.csv", "write csv://NAME"),
         ("csv://", "nothing stands behind csv:"),
         ("builtin:", "nothing stands behind builtin:"),
@@ -84,17 +90,20 @@ def test_addresses_that_name_nothing_known(base: Any, url: Any, what: str) -> No
 
 
 def test_every_known_kind_is_in_the_list() -> None:
-    assert set(SCHEMES) == {"csv", "parquet", "sqlite", "postgresql", "builtin"}
+    databases = {"sqlite", "postgresql", "mysql", "mariadb", "mongodb"}
+    assert set(SCHEMES) == {"csv", "parquet", "s3", "gs", "abfs", "abfss", "builtin", *databases}
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
     """The command line imports these at start; what reads files is loaded when a file is read."""
     rooms = (
-        "sources source builtin encoded partition gate growing csv_source parquet_source sql_source randhie"
+        "sources source builtin encoded partition gate growing csv_source parquet_source sql_source randhie store "
+        "folder parquet_footer thrift sql_engines mongo_source python_cells"
     )
     code = (
         f"import sys, importlib; [importlib.import_module('fedgen.data.' + m) for m in '{rooms}'.split()];"
-        "import fedgen.policy; heavy = ('pyarrow', 'sqlalchemy', 'pandas', 'torch', 'scipy', 'statsmodels');"
+        "import fedgen.policy; heavy = ('pyarrow', 'sqlalchemy', 'pandas', 'pymongo', 'fsspec', 'torch', 'scipy', "
+        "'statsmodels');"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
