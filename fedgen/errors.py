@@ -47,6 +47,7 @@ class Code(StrEnum):
     WRONG_SHAPE = "wrong-shape"
     NOT_FINITE = "not-finite"
     NOT_ADMITTED = "not-admitted"
+    NOT_APPROVED = "not-approved"
     STUDY_REFUSED = "study-refused"
     CONSENT = "consent"
     COHORT_TOO_SMALL = "cohort-too-small"
@@ -243,3 +244,18 @@ def code_of(error: BaseException) -> Code:
     if isinstance(error, OSError):
         return Code.STORAGE
     return Code.FAULT
+
+
+def errors_by_name() -> dict[str, type[FedgenError]]:
+    """Return the errors that are made of what, where and hint alone, by name; inverse of ``diagnostics()["error"]``."""
+    plain = (
+        UsageError,
+        ConfigError,
+        DataError,
+        Refused,
+        BudgetExhausted,
+        IntegrityError,
+        QuorumLost,
+        Interrupted,
+    )
+    return {kind.__name__: kind for kind in plain}

@@ -12,7 +12,7 @@ from fedgen.errors import BudgetExhausted
 from fedgen.ledger.history import History, history_of
 from fedgen.privacy.accountant import epsilon
 from fedgen.privacy.budget import Ceiling, Request, Scope, Spent, decide, noise_that_fits, rounds_left, weight
-from fedgen.privacy.events import PoissonGaussian, merge
+from fedgen.privacy.events import PoissonGaussian, PoissonSkellam, merge
 from fedgen.privacy.statement import asking_for, at_most, ceilings_in_words, rounded_up, so_far
 from fedgen.report.model import SiteBudget
 from fedgen.report.site_sections import MAX_SITES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fedgen.api.homes import Home
     from fedgen.api.prepare import Prepared
     from fedgen.privacy.events import Counts, Event
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +205,14 @@ def _less(whole: Counts, part: Counts) -> Counts:
     return tuple((event, count) for event, count in rest.items() if count > 0)
 
 
-def _request(plan: PrivacyPlan) -> Request:
+def _request(plan: Plan) -> Request:
     """Return everything a study would do."""
     event, steps = plan.event_per_round()
     return Request(event=event, per_round=steps, rounds=plan.rounds)
 
 
 def _tightest(
-    before: dict[str, History], plan: PrivacyPlan, request: Request, ceilings: tuple[Ceiling, ...]
+    before: dict[str, History], plan: Plan, request: Request, ceilings: tuple[Ceiling, ...]
 ) -> tuple[str, BudgetExhausted | None]:
     """Return the site that has spent most, and why the study does not fit there; the heaviest is asked first.
 
@@ -256,14 +256,14 @@ def _envelope(parts: list[Spent]) -> Spent:
     return Spent(data=most("data"), study=most("study"), year=most("year"))
 
 
-def _hint(spent: Spent, plan: PrivacyPlan, request: Request, ceilings: tuple[Ceiling, ...], left: int) -> str:
+def _hint(spent: Spent, plan: Plan, request: Request, ceilings: tuple[Ceiling, ...], left: int) -> str:
     """Return what would fit: fewer rounds with this noise, or all of them with more."""
     some = f"{left} of {request.rounds} rounds would still fit with this noise" if left else "no round fits"
     if spent.study:
         return f"{some}: this very study has spent here before; another run of it needs a name of its own"
     steps = request.per_round * request.rounds
     quieter = None
-    if isinstance(request.event, PoissonGaussian):
+    if isinstance(request.event, PoissonGaussian | PoissonSkellam):
         quieter = noise_that_fits(spent, request.event, steps, ceilings)
     if quieter is None:
         return f"{some}, and no noise would be enough" if not left else some
@@ -274,7 +274,7 @@ def _hint(spent: Spent, plan: PrivacyPlan, request: Request, ceilings: tuple[Cei
     return f"{some}; all {request.rounds} would with {asked}"
 
 
-def _cost(counts: Counts, plan: PrivacyPlan, delta: float | None) -> float:
+def _cost(counts: Counts, plan: Plan, delta: float | None) -> float:
     """Return what a history costs at the ceilings' δ."""
     return epsilon(counts, delta or plan.delta, relation=plan.relation).epsilon
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fedgen.config.resolve import ResolvedStudy
+    from fedgen.config.study import Study
+    from fedgen.schema.table import Schema
     from fedgen.site.admit import Admission
 
 
@@ -36,6 +38,20 @@ def private_parameters(study: ResolvedStudy) -> int:
     spec = study.study.model
     model = build(spec.name, layout_of(study.data_schema), spec.options, seed=spec.init_seed)
     return parameter_count(model.private)
+
+
+def exchanged_parameters(study: Study, schema: Schema) -> int:
+    """Return how many values a site sends in a round, from a study that is not resolved yet.
+
+    Under gradient exchange what touches rows, under update exchange everything.
+
+    Raises:
+        ConfigError: The model cannot be built for this schema.
+    """
+    spec = study.model.completed()
+    model = build(spec.name, layout_of(schema), spec.options, seed=spec.init_seed)
+    everything = study.exchanged == "update"
+    return parameter_count(model.private) + (parameter_count(model.public) if everything else 0)
 
 
 class Bench:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
 
 
-def cost_of_rounds(plan: PrivacyPlan) -> Callable[[int], float]:
+def cost_of_rounds(plan: Plan) -> Callable[[int], float]:
     """Return the function from charged rounds to the most they can have cost.
 
     Guarantees:

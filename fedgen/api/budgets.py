@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.api.homes import delta_of
 from fedgen.api.ledgers import COORDINATOR, is_home, ledgers_in
+from fedgen.api.shares import Shares
 from fedgen.errors import Code, IntegrityError
 from fedgen.ledger.address import shown
 from fedgen.ledger.entries import Reserved
 from fedgen.ledger.verify import read, verify
 from fedgen.privacy.accountant import epsilon, epsilon_rdp
+from fedgen.privacy.estimate import gaussian_estimate
+from fedgen.privacy.events import PoissonSkellam, merge
 from fedgen.privacy.statement import phrase
 from fedgen.privacy.units import Relation
 from fedgen.runs.folder import open_run
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fedgen.ledger.address import Place
-    from fedgen.privacy.events import Event
+    from fedgen.privacy.events import Counts, Event
     from fedgen.runs.journal import RunRecord
 
 TOLERANCE: Final = 1e-3
@@ -43,9 +46,11 @@ class Recomputed:
         study_hash: The study, hex; None for all studies together.
         unit: What is protected as a whole: ``record``, ``person`` or ``site``; other units are other figures.
         reservations: How many rounds were charged.
-        pld: The bound by privacy loss distributions, infinite if there is none.
+        pld: The bound by privacy loss distributions, infinite if there is none, as for integer noise.
         rdp: The bound by Rényi differential privacy, infinite if there is none.
         delta: At which both hold.
+        estimate: With integer noise, what Gaussian noise of its variance would cost by privacy loss distributions: no
+            bound, and never compared with one; else None.
     """
 
     ledger: str
@@ -56,6 +61,7 @@ class Recomputed:
     pld: float
     rdp: float
     delta: float
+    estimate: float | None = None
 
     @property
     def epsilon(self) -> float:
@@ -80,12 +86,21 @@ class Claim:
         claimed: The stated ε, or None where nothing is promised.
         recomputed: What the events recorded in the ledgers cost.
         holds: Whether the claim is not below that by more than a thousandth.
+        colluders: Under distributed trust, with how many sites' help the observer looks; None elsewhere.
     """
 
     scope: str
     claimed: float | None
     recomputed: float
     holds: bool
+    colluders: int | None = None
+
+    def words(self) -> str:
+        """Return whose data it is about, and who helps the observer."""
+        if self.colluders is None:
+            return self.scope
+        many = {0: "no site helps", 1: "one site helps"}
+        return f"{self.scope}, if {many.get(self.colluders, f'{self.colluders} sites help')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +163,8 @@ def recompute(
         - Per data set, study and unit, and per data set and unit over all studies; every reservation counts, settled
           or not.
         - Believes nothing but the ledgers' events: neither a figure in a file nor a plan.
+        - Noise in shares is charged as it stands against the colluders the study assumes. A claim against fewer or
+          more is held against the same shares, counted anew; and what a ledger was charged against the study's plan.
         - Opens no network and no file outside the path.
 
     Args:
@@ -161,11 +178,13 @@ def recompute(
     """
     place = Path(path)
     record: RunRecord | None = None
+    shares: Shares | None = None
     if place.is_dir() and not is_home(place):
         folder, study = open_run(place)
         delta = study.study.privacy.delta if delta is None else delta
         relation = Relation(study.study.privacy.relation) if relation is None else relation
         record = read_run(folder.record) if folder.record.is_file() else None
+        shares = Shares.of(study)
     elif place.is_dir() and delta is None:
         delta = delta_of(place)
     at, between = DELTA if delta is None else delta, relation or Relation.ADD_OR_REMOVE
@@ -178,9 +197,11 @@ def recompute(
         charged[name] = [] if report.problems else _reserved(ledger)
         problems += _mixed(name, charged[name])
         figures += _figures(name, charged[name], at, between)
+    if shares is not None:
+        problems += shares.misfits(charged)
     if record is None or record.outcome == "running":  # while it goes on, run.json lags behind the ledgers
         return Audit(tuple(figures), (), tuple(problems))
-    claims, false = _claims(record, charged, between)
+    claims, false = _claims(record, charged, between, shares)
     false += _summaries(record, charged, at, between)
     return Audit(tuple(figures), claims, (*problems, *false, *_missing(record, charged)))
 
@@ -211,9 +232,17 @@ def _figures(name: str, charged: list[Reserved], delta: float, relation: Relatio
                 pld=bound.epsilon if bound.accountant == "pld" else math.inf,
                 rdp=epsilon_rdp(counts, delta, relation=relation).epsilon,
                 delta=delta,
+                estimate=_estimate(counts, delta, relation),
             )
         )
     return figures
+
+
+def _estimate(counts: Counts, delta: float, relation: Relation) -> float | None:
+    """Return what integer noise would cost if it were Gaussian; None where there is none."""
+    if not any(isinstance(event, PoissonSkellam) for event, _ in merge(counts)):
+        return None
+    return gaussian_estimate(counts, delta, relation=relation).about
 
 
 def _mixed(name: str, charged: list[Reserved]) -> list[str]:
@@ -238,25 +267,31 @@ def _counts(entries: Iterable[Reserved]) -> tuple[tuple[Event, int], ...]:
 
 
 def _claims(
-    record: RunRecord, charged: dict[str, list[Reserved]], relation: Relation
+    record: RunRecord, charged: dict[str, list[Reserved]], relation: Relation, shares: Shares | None
 ) -> tuple[tuple[Claim, ...], list[str]]:
     """Hold each statement of a run against what its sites' ledgers say was done."""
     claims, false = [], []
     for statement in record.privacy:
         scope, claimed = str(statement.get("scope")), statement.get("epsilon")
         delta = statement.get("delta")
+        helpers = statement.get("colluders")
         if claimed is None:
             claims.append(Claim(scope, None, 0.0, holds=True))
             continue
         if not (isinstance(claimed, int | float) and isinstance(delta, int | float) and 0 < delta < 1):
             false.append(f"the statement about {scope} has no figures")
             continue
+        if helpers is not None and not (shares is not None and shares.counts(helpers)):
+            false.append(f"the statement about {scope} names helpers that the study does not have")
+            continue
         named = statement.get("relation")
         between = Relation(named) if named in set(Relation) and isinstance(named, str) else relation
-        cost = _cost(record, charged, scope, float(delta), between)
+        seen = charged if shares is None or not isinstance(helpers, int) else shares.against(helpers, charged)
+        cost = _cost(record, seen, scope, float(delta), between)
         private = record.seeds == "os"
         holds = private and claimed >= cost * (1 - TOLERANCE)
-        claims.append(Claim(scope, float(claimed), cost, holds=holds))
+        known = helpers if isinstance(helpers, int) else None
+        claims.append(Claim(scope, float(claimed), cost, holds=holds, colluders=known))
         if not private:
             false.append(f"the statement about {scope} promises something, but its noise came from a seed")
         elif not holds:

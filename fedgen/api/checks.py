@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fedgen.api.allowance import allowance_of
 from fedgen.api.policy_home import refuse_missing_documents
 from fedgen.api.prepare import prepare
-from fedgen.config.plan import plan_of
+from fedgen.config.distributed import DistributedPlan
+from fedgen.config.plan import plan_of, statements_of
 from fedgen.config.resolve import read_resolved
 from fedgen.errors import ConfigError
-from fedgen.privacy.statement import Statement, state
 from fedgen.privacy.units import Trust, Unit
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from fedgen.api.prepare import Prepared
     from fedgen.config.resolve import ResolvedStudy, RosterEntry
     from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.statement import Statement
+    from fedgen.secagg.traffic import Traffic
+
+
+_MUCH: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +39,20 @@ class Plan:
         statements: What could be promised after the last round.
         parameters: Values in one update.
         bytes_per_round: What all sites together send in one round, about.
+        traffic: Under distributed trust, what a turn costs a site, without weights and envelopes; else None.
         warnings: What will work and may surprise, one sentence each.
         allowance: What the data have left at the tightest site, before this study begins; None where nothing but the
             study's own ε limits it, or where the study is that of a run folder.
     """
 
     study: ResolvedStudy
-    privacy: PrivacyPlan
+    privacy: PrivacyPlan | DistributedPlan
     statements: tuple[Statement, ...]
     parameters: int
     bytes_per_round: int
     warnings: tuple[str, ...]
     allowance: Allowance | None = None
+    traffic: Traffic | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -67,8 +74,37 @@ class Plan:
             "parameters": self.parameters,
             "bytes_per_round": self.bytes_per_round,
             "privacy": [statement.to_json() for statement in self.statements],
+            "secagg": self._shared(),
             "budget": None if self.allowance is None else self.allowance.to_json(),
             "warnings": list(self.warnings),
+        }
+
+    def _shared(self) -> dict[str, Any] | None:
+        """Return how sums are taken under distributed trust, as JSON values; else None."""
+        plan, turn = self.privacy, self.traffic
+        if not isinstance(plan, DistributedPlan) or turn is None:
+            return None
+        noise, point = plan.point.noise, plan.point
+        return {
+            "protocol": "full" if plan.masked else "sum",
+            "recovery": plan.recovery.value,
+            "threshold": plan.threshold,
+            "dropouts": noise.dropouts,
+            "colluders": noise.colluders,
+            "colluders_withstood": max(plan.most_colluders, 0),
+            "least": plan.least,
+            "overprovisioning": plan.overprovisioning,
+            "clip_bits": point.grid.bits,
+            "sensitivity_inflation": point.grid.inflation,
+            "ring_bits": point.ring,
+            "headroom_bits": point.headroom_bits,
+            "messages_per_round": turn.messages,
+            "messages_after_dropout": turn.after_dropout,
+            "bytes_sent_per_site": turn.sent,
+            "bytes_received_per_site": turn.received,
+            "facing": [
+                {"colluders": it.colluders, "noise_multiplier": it.event.sigma} for it in plan.facing()
+            ],
         }
 
 
@@ -103,16 +139,28 @@ def examine(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
     event, steps = plan.event_per_round()
     spent = {entry.name: ((event, steps * plan.rounds),) for entry in resolved.roster}
     private = resolved.study.privacy.insecure_seed is None
-    parameters = count_parameters(resolved)
+    parameters = resolved.parameters or count_parameters(resolved)
+    turn = _turn(resolved, plan)
     return Plan(
         study=resolved,
         privacy=plan,
-        statements=state(plan, spent, private=private),
+        statements=statements_of(plan, spent, private=private),
         parameters=parameters,
-        bytes_per_round=4 * parameters * len(resolved.roster),
+        bytes_per_round=(4 * parameters if turn is None else turn.sent) * len(resolved.roster),
         warnings=tuple(_warnings(resolved, plan)),
         allowance=None if prepared is None else allowance_of(prepared),
+        traffic=turn,
     )
+
+
+def _turn(resolved: ResolvedStudy, plan: PrivacyPlan | DistributedPlan) -> Traffic | None:
+    """Return what a turn of secure aggregation costs a site; no key is needed to count bytes."""
+    if not isinstance(plan, DistributedPlan):
+        return None
+    from fedgen.secagg.traffic import traffic
+
+    unknown = {entry.name: b"" for entry in resolved.roster}
+    return traffic(plan.terms(resolved.study_hash, "", unknown), masked=plan.masked)
 
 
 def resolved_of(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
@@ -148,7 +196,7 @@ def count_parameters(resolved: ResolvedStudy) -> int:
     return learner.parameters if resolved.exchange == "gradient" else learner.all_parameters
 
 
-def _warnings(resolved: ResolvedStudy, plan: PrivacyPlan) -> list[str]:
+def _warnings(resolved: ResolvedStudy, plan: PrivacyPlan | DistributedPlan) -> list[str]:
     """Return what works and may surprise."""
     notes = []
     spec = resolved.study
@@ -176,4 +224,27 @@ def _warnings(resolved: ResolvedStudy, plan: PrivacyPlan) -> list[str]:
     if spec.privacy.trust is Trust.CENTRAL:
         what = "update" if plan.unit is Unit.SITE else "sum"
         notes.append(f"central trust: the coordinator sees every site's clear {what}")
+    return notes + (_shared_warnings(plan) if isinstance(plan, DistributedPlan) else [])
+
+
+def _shared_warnings(plan: DistributedPlan) -> list[str]:
+    """Return what works and may surprise where noise comes in shares."""
+    notes = []
+    noise = plan.point.noise
+    if not plan.masked:
+        notes.append(
+            "protocol: sum is a rehearsal without masks: no site outside a simulation takes part in it"
+        )
+    if noise.colluders == 0:
+        notes.append(
+            "no site is assumed to help the coordinator: what is charged holds against the coordinator alone, and a "
+            "curious site, which knows its own share of the noise, is faced with less"
+        )
+    if noise.dropouts == 0:
+        notes.append("secagg.dropouts is 0: a round waits for every site, and one that is missing voids it")
+    if plan.overprovisioning > _MUCH:
+        notes.append(
+            f"with nobody missing a sum carries {100 * (plan.overprovisioning - 1):.0f} % more noise than is charged: "
+            "tolerate fewer dropouts and colluders, or enrol more sites"
+        )
     return notes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from fedgen.coordinator.coordinator import Keys, new_run_id
+from fedgen.coordinator.coordinator import new_run_id
+from fedgen.coordinator.post import Keys
 from fedgen.coordinator.progress import ProgressStore
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.keys import SealingKey, SigningKey
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from fedgen.config.resolve import ResolvedStudy
     from fedgen.coordinator.progress import Progress
     from fedgen.ledger.store import Receipt
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.runs.folder import RunFolder
 
 ORIGIN = "fedgen/simulated/coordinator"
+COORDINATOR_SEED_SALT: Final = 7_919  # apart from every site's noise, where a study is seeded
 _KEPT_FOR_ROLLBACK = 10
 
 
@@ -44,7 +46,7 @@ def open_desk(folder: RunFolder) -> Desk:
     signing, sealing, identity = home / "signing.key", home / "sealing.key", home / "run"
     if not identity.exists():  # written last: a start that was killed before it is made anew
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (signing, sealing, folder.ledger, beside(folder.ledger)):
+        for path in (signing, sealing, folder.setups, folder.ledger, beside(folder.ledger)):
             path.unlink(missing_ok=True)
         SigningKey.generate().save(signing)
         SealingKey.generate().save(sealing)
@@ -85,7 +87,7 @@ class LoggedProgress(ProgressStore):
     """
 
     def __init__(
-        self, folder: RunFolder, header: dict[str, str], study: ResolvedStudy, plan: PrivacyPlan, desk: Desk
+        self, folder: RunFolder, header: dict[str, str], study: ResolvedStudy, plan: Plan, desk: Desk
     ) -> None:
         super().__init__(folder, header, every=rollback_step(study))
         self._study, self._plan, self._run = study.study_hash, plan, desk.run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedgen.api.policy_home import check_files, pinned
+from fedgen.config.implied import misfits
 from fedgen.config.load import load_study
 from fedgen.config.plan import plan_of
 from fedgen.config.resolve import ResolvedStudy, resolve
@@ -18,7 +19,7 @@ from fedgen.data.partition import declared_size, partition, split_holdout
 from fedgen.data.sources import open_source
 from fedgen.errors import ConfigError
 from fedgen.policy.consent import ConsentLog
-from fedgen.privacy.units import Unit
+from fedgen.privacy.units import Trust, Unit
 from fedgen.schema.codec import Codec
 from fedgen.schema.layout import layout_of
 from fedgen.schema.table import load_schema
@@ -174,6 +175,21 @@ def declared_persons(
     return [declared_size(len(np.unique(subjects[part]))) for part in parts]
 
 
+def exchanged(study: Study, schema: Schema) -> int | None:
+    """Return the length of what a site sends, where the plan depends on it: under distributed trust.
+
+    Raises:
+        ConfigError: The model does not fit the schema.
+    """
+    if study.privacy.trust is not Trust.DISTRIBUTED:
+        return None
+    for fault in misfits(study, schema):  # before torch is loaded, and in the words of the study
+        raise fault
+    from fedgen.api.bench import exchanged_parameters
+
+    return exchanged_parameters(study, schema)
+
+
 def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepared:
     """Hold rows out, cut the rest into sites, and resolve the study.
 
@@ -192,6 +208,7 @@ def cut(study: Study, base: Path, schema: Schema, table: EncodedTable) -> Prepar
         schema=schema,
         sizes=[declared_size(len(part)) for part in parts],
         persons=declared_persons(study, subjects, parts),
+        parameters=exchanged(study, schema),
     )
     return Prepared(
         study=study, base=base, schema=schema, resolved=resolved, table=table, parts=parts, holdout=holdout

@@ -12,7 +12,7 @@ from fedgen.errors import Code, IntegrityError, Refused
 from fedgen.site.monitor import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fedgen.config.training import FaultSpec
     from fedgen.coordinator.transport import Answer, Transport
@@ -85,9 +85,9 @@ class Twice:
         """Return the nodes present."""
         return self._inner.nodes(expected, timeout)
 
-    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
+    def exchange(self, frames: Iterable[tuple[int, bytes]], timeout: float, group: str) -> Iterator[Answer]:
         """Yield what the transport underneath yields, and some of it again."""
-        for answer in self._inner.exchange(frame, nodes, timeout, group):
+        for answer in self._inner.exchange(frames, timeout, group):
             yield answer
             if answer.reply is not None:
                 header = peek(answer.reply)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fedgen.api.bounds import cost_of_rounds
+from fedgen.api.sums import sums_of
 from fedgen.api.tables import to_images
 from fedgen.privacy.units import Unit
 from fedgen.report.model import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from fedgen.audit.evaluation import Evaluation
     from fedgen.config.resolve import ResolvedStudy
     from fedgen.config.sections import PolicySpec
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.runs.journal import RoundLine, RunRecord
 
 SHOWN_ROWS: Final = 12
@@ -55,7 +56,7 @@ HELDOUT_BASIS: Final = (
 def build_report(
     run: Run,
     record: RunRecord,
-    plan: PrivacyPlan,
+    plan: Plan,
     charged: Mapping[str, tuple[int, ...]],
     *,
     quality: Evaluation | None,
@@ -90,6 +91,7 @@ def build_report(
         epsilon=_epsilon(lines, record, plan, charged),
         epsilon_allowed=plan.epsilon_allowed,
         budgets=budgets,
+        sums=sums_of(study, plan, record, lines),
         participation=_participation(study, lines),
         exclusions=_exclusions(lines),
         packs=_packs(run),
@@ -116,7 +118,7 @@ def _about(study: ResolvedStudy, record: RunRecord) -> About:
         unit=spec.privacy.unit.value,
         trust=spec.privacy.trust.value,
         purpose=spec.policy.purpose,
-        simulated=True,
+        simulated=record.backend != "deployed",
         private=record.seeds == "os",
         why_not=""
         if record.seeds == "os"
@@ -150,7 +152,7 @@ def _scope(group: list[dict[str, Any]]) -> str:
 
 
 def _epsilon(
-    lines: tuple[RoundLine, ...], record: RunRecord, plan: PrivacyPlan, charged: Mapping[str, tuple[int, ...]]
+    lines: tuple[RoundLine, ...], record: RunRecord, plan: Plan, charged: Mapping[str, tuple[int, ...]]
 ) -> tuple[Series, ...]:
     """Return what each site's data had spent after some rounds: an upper bound, from the site's own ledger.
 
@@ -322,7 +324,7 @@ def _comparison(quality: Evaluation | None, rivals: tuple[Rival, ...]) -> Compar
     return Comparison(measures=measures, rivals=(this, *rivals), basis=HELDOUT_BASIS)
 
 
-def _configuration(study: ResolvedStudy, plan: PrivacyPlan) -> tuple[tuple[str, str], ...]:
+def _configuration(study: ResolvedStudy, plan: Plan) -> tuple[tuple[str, str], ...]:
     spec = study.study
     rows: Mapping[str, object] = {
         "study hash": study.study_hash,

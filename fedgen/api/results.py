@@ -20,9 +20,10 @@ from fedgen.api.tables import write_rows
 from fedgen.api.versions import versions
 from fedgen.audit.evaluate import evaluate_codes
 from fedgen.audit.nearer import People
+from fedgen.config.distributed import DistributedPlan
+from fedgen.config.plan import statements_of
 from fedgen.coordinator.progress import ProgressStore
 from fedgen.errors import ConfigError, FedgenError, MissingExtra
-from fedgen.privacy.statement import state
 from fedgen.report.render import render
 from fedgen.runs.atomic import write_json, write_text
 from fedgen.runs.journal import (
@@ -95,7 +96,7 @@ class Session:
     prepared: Prepared
     folder: RunFolder
     run: str
-    plan: PrivacyPlan
+    plan: PrivacyPlan | DistributedPlan
     clock: Clock
     backend: str
     spent: Callable[[], dict[str, Counts]]
@@ -206,7 +207,7 @@ def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
     """Return run.json: what was promised, by whom the rounds were answered, and what was made."""
     prepared, folder = session.prepared, session.folder
     private = prepared.study.privacy.insecure_seed is None
-    statements = state(session.plan, session.spent(), private=private)
+    statements = statements_of(session.plan, session.spent(), private=private)
     known = rollbacks(folder)
     lines = standing(read_rounds(folder.metrics), known)
     progress = ProgressStore(folder, progress_header(prepared.resolved)).latest()
@@ -223,17 +224,26 @@ def _record(session: Session, outcome: str, files: list[Path]) -> RunRecord:
         seeds="os" if private else "insecure",
         versions=versions(),
         privacy=tuple(json.loads(json.dumps(statement.to_json())) for statement in statements),
-        sites=_summaries(prepared, lines, statements),
+        sites=_summaries(prepared, lines, statements, session.plan),
         artefacts=_artefacts(folder, files),
         rollbacks=tuple(told(it) for it in known),
     )
 
 
 def _summaries(
-    prepared: Prepared, lines: tuple[RoundLine, ...], statements: tuple[Statement, ...]
+    prepared: Prepared,
+    lines: tuple[RoundLine, ...],
+    statements: tuple[Statement, ...],
+    plan: PrivacyPlan | DistributedPlan,
 ) -> tuple[SiteSummary, ...]:
-    """Return what each site did: rounds in the sum, what it spent, refusals by code."""
-    by_scope = {statement.scope: statement.epsilon for statement in statements}
+    """Return what each site did: rounds in the sum, what it spent, refusals by code.
+
+    Where noise comes in shares, what was spent is what was charged: against the colluders the study assumes.
+    """
+    assumed = plan.point.noise.colluders if isinstance(plan, DistributedPlan) else None
+    by_scope = {
+        statement.scope: statement.epsilon for statement in statements if statement.colluders == assumed
+    }
     quorum = prepared.resolved.quorum
     return tuple(
         SiteSummary(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fedgen.api.retention import Stored
     from fedgen.config.resolve import ResolvedStudy
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.runs.folder import RunFolder
     from fedgen.runs.register import Method, Removed
 
@@ -272,7 +272,7 @@ def _charged(folder: RunFolder, study: ResolvedStudy) -> Iterator[tuple[Path, st
             )
 
 
-def _ceilings(study: ResolvedStudy, plan: PrivacyPlan) -> tuple[Ceiling, ...]:
+def _ceilings(study: ResolvedStudy, plan: Plan) -> tuple[Ceiling, ...]:
     """Return the limits that stand in the study."""
     own = plan.epsilon_allowed if plan.epsilon_allowed is not None else plan.epsilon_of(plan.rounds)
     limits = [Ceiling(own, plan.delta, "study", plan.relation)]

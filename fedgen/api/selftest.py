@@ -5,13 +5,15 @@ No real row is read: rows are drawn from the schema alone, so the test may run a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from fedgen.api.bench import new_learner
+from fedgen.config.distributed import DistributedPlan
 from fedgen.config.plan import plan_of
 from fedgen.coordinator.aggregate import StreamingSum
 from fedgen.dpsgd.engine import make_engine
@@ -24,11 +26,11 @@ from fedgen.training.learner import as_rows
 from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fedgen.config.resolve import ResolvedStudy
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
     from fedgen.training.learner import Learner
 
 _ROWS: Final = 48
@@ -124,7 +126,7 @@ def selftest(study: str | Path, overrides: Sequence[str] = ()) -> Examined:
     )
 
 
-def _in_a_sum(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> SelfTest:
+def _in_a_sum(resolved: ResolvedStudy, plan: Plan, learner: Learner) -> SelfTest:
     """Put one extreme record, or one extreme person, into a clipped sum and take it out again."""
     rows = _drawn(resolved)
     scale = _scale(learner, rows, plan.clip)
@@ -136,9 +138,30 @@ def _in_a_sum(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> S
     hers, bounds = rows[-1:], None
     if plan.unit is Unit.PERSON:
         hers, bounds = _extreme_person(rows, plan.clip, resolved.study.privacy.rows_per_person or 1)
-    return examine(
-        engine, loss, rows[:-1], hers, noise=NoiseSource.secure(), std=plan.noise_std, bounds=bounds
-    )
+    noise, std = _noise(plan)
+    return examine(engine, loss, rows[:-1], hers, noise=noise, std=std, bounds=bounds)
+
+
+def _noise(plan: Plan) -> tuple[Callable[[torch.Tensor, float], object], float]:
+    """Return what adds the noise of a sum, and the standard deviation that is charged.
+
+    With noise in shares, these are the shares of the sites that are left when as many are missing and collude as the
+    study says.
+    """
+    source = NoiseSource.secure()
+    if not isinstance(plan, DistributedPlan):
+        return source.add_normal_, plan.noise_std
+    noise, scale = plan.point.noise, plan.point.grid.scale
+    charged = math.sqrt(plan.event.variance) / scale
+
+    def add_shares(out: torch.Tensor, std: float) -> None:
+        wanted = replace(noise, multiplier=noise.multiplier * std / charged)
+        total = np.zeros(len(out), np.int64)
+        for _ in range(noise.least - noise.colluders):
+            wanted.add_share(total, source.stream)
+        out += torch.from_numpy((total / scale).astype(np.float32))
+
+    return add_shares, charged
 
 
 def _extreme_person(rows: torch.Tensor, clip: float, most: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,7 +177,7 @@ def _extreme_person(rows: torch.Tensor, clip: float, most: int) -> tuple[torch.T
     return rows[-1:].repeat(count, 1), torch.from_numpy(used.bounds)
 
 
-def _one_site(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> SelfTest:
+def _one_site(resolved: ResolvedStudy, plan: Plan, learner: Learner) -> SelfTest:
     """Let one site's weights go far, and put its whole update into a sum of others and take it out again."""
     start, noise = learner.all_values(), NoiseSource.secure()
     sums = {True: StreamingSum(len(start)), False: StreamingSum(len(start))}
@@ -170,7 +193,7 @@ def _one_site(resolved: ResolvedStudy, plan: PrivacyPlan, learner: Learner) -> S
     update = learner.noised_change(start, noise_std=0.0, noise=noise).numpy().tobytes()
     sums[True].add("extreme", update, 1.0)
     moved = float(np.linalg.norm(sums[True].finish().total - sums[False].finish().total))
-    right, wrong = noise_checks(noise, plan.noise_std)
+    right, wrong = noise_checks(*_noise(plan))
     return SelfTest(clip=plan.clip, moved=moved, unclipped=unclipped, rows=_SITES, noise=right, control=wrong)
 
 

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Final, Literal
 from fedgen.api.allowance import allowance_of
 from fedgen.api.bench import new_learner, private_parameters
 from fedgen.api.bounds import cost_of_rounds
-from fedgen.api.desk import LoggedProgress, asked_rounds, open_desk
+from fedgen.api.desk import COORDINATOR_SEED_SALT, LoggedProgress, asked_rounds, open_desk
 from fedgen.api.heldout import HeldOut
+from fedgen.api.outcomes import is_consent_only, line_of, raise_for
 from fedgen.api.policy_home import refuse_missing_documents
 from fedgen.api.prepare import Prepared, prepare
 from fedgen.api.rehearsal import Twice
 from fedgen.api.run import progress_header
 from fedgen.api.sites import SimulatedSites
+from fedgen.config.distributed import DistributedPlan
 from fedgen.config.plan import plan_of
 from fedgen.coordinator.coordinator import Coordinator, Outcome, RoundRecord
+from fedgen.coordinator.secure_store import SetupFile
 from fedgen.crypto.keys import VerifyKey
 from fedgen.dpsgd.noise import NoiseSource
-from fedgen.errors import BudgetExhausted, Code, ConfigError, Interrupted, QuorumLost, Refused
+from fedgen.errors import ConfigError, Interrupted, QuorumLost, Refused
 from fedgen.events import SiteRefused, StudyFinished, silent
 from fedgen.runs.folder import RunFolder, claim, default_root
-from fedgen.runs.journal import RoundLine, append_round
+from fedgen.runs.journal import append_round
 from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
@@ -37,11 +40,10 @@ if TYPE_CHECKING:
     from fedgen.config.resolve import ResolvedStudy
     from fedgen.coordinator.transport import Transport
     from fedgen.events import Event, Listener
-    from fedgen.privacy.plan import PrivacyPlan
+    from fedgen.privacy.plan import Plan
 
 Backend = Literal["inprocess", "ray"]
 _SMALL_STEP: Final = 4_000_000  # parameters times rows of one step
-_COORDINATOR_SEED_SALT = 7_919
 
 
 @dataclass(slots=True)
@@ -65,12 +67,6 @@ class Watch:
             if event.round == 0:
                 self.missing[event.site] = str(event.code)
         self.listener(event)
-
-    @property
-    def consent_only(self) -> bool:
-        """Whether every missing site is missing for want of consent, or of enough people who consent."""
-        codes = set(self.missing.values())
-        return Code.CONSENT in codes and codes <= {Code.CONSENT, Code.COHORT_TOO_SMALL}
 
 
 def simulate(
@@ -131,7 +127,13 @@ def run_prepared(
     origin: Origin | None = None,
 ) -> Run:
     """Run a prepared study in a folder of its own; see :func:`simulate`."""
-    plan_of(prepared.resolved)  # what cannot be planned must not leave a folder behind
+    plan = plan_of(prepared.resolved)  # what cannot be planned must not leave a folder behind
+    if backend == "ray" and isinstance(plan, DistributedPlan) and plan.masked:
+        raise ConfigError(
+            "sites keep the secrets of a sum in memory, and under Ray a message may reach another process",
+            key="secagg.protocol",
+            hint="use the inprocess backend, or protocol: sum",
+        )
     if backend == "ray" and origin is None:
         raise ConfigError("tables in memory cannot be handed to Ray", hint="use the inprocess backend")
     # A folder in which no round was ever asked holds nothing that a second start could mix or spend twice.
@@ -196,8 +198,8 @@ def _run_in(
             ) from None
         except QuorumLost:
             write_results(session, "quorum")
-            if watch.consent_only:
-                _raise_for("quorum", session, watch)
+            if is_consent_only(watch.missing):
+                raise_for("quorum", session, watch.missing)
             raise
         run = write_results(session, outcome)
     except (Interrupted, QuorumLost, Refused):
@@ -207,7 +209,7 @@ def _run_in(
         raise
     finally:
         sites.close()
-    _raise_for(outcome, session, watch)
+    raise_for(outcome, session, watch.missing)
     return run
 
 
@@ -229,38 +231,6 @@ def _rounds(session: Session, desk: Desk, sites: SimulatedSites, watch: Watch, o
     return ended.outcome
 
 
-def _kept(folder: RunFolder) -> str:
-    """Return what an early end left behind, as it is."""
-    if folder.checkpoints_newest_first():
-        return "the last safe model and its report are kept"
-    return "no round was finished, so there is a report and no model"
-
-
-def _raise_for(outcome: str, session: Session, watch: Watch) -> None:
-    """Turn an early end into its exit code; the folder already holds the last safe model and report."""
-    folder, shared = session.folder, session.prepared.study.simulation.ledgers is not None
-    if outcome == "budget":
-        raise BudgetExhausted(
-            f"the budget of the sites ended the run; {_kept(folder)}",
-            where=folder.root,
-            hint="see report.html" + ("; other studies spend on the same data" if shared else ""),
-        )
-    if outcome == "quorum" and watch.consent_only:
-        raise Refused(
-            f"consent ended the run: nobody, or too few, permit it at {len(watch.missing)} sites "
-            f"({', '.join(sorted(set(watch.missing.values())))})",
-            code=Code.CONSENT,
-            where=folder.root,
-            hint="check policy.purpose and the consent log; see report.html for each site's reason",
-        )
-    if outcome == "quorum":
-        raise QuorumLost(
-            f"too few sites answered; {_kept(folder)}",
-            where=folder.root,
-            hint="see report.html for each site's reason; go on with --resume",
-        )
-
-
 def _coordinator(
     session: Session, desk: Desk, store: LoggedProgress, roster: Mapping[str, bytes], watch: Watch
 ) -> Coordinator:
@@ -269,26 +239,16 @@ def _coordinator(
     resolved = prepared.resolved
     learner = new_learner(resolved)
     seed = prepared.study.privacy.insecure_seed
-    noise = NoiseSource.secure() if seed is None else NoiseSource.insecure(seed + _COORDINATOR_SEED_SALT)
+    noise = NoiseSource.secure() if seed is None else NoiseSource.insecure(seed + COORDINATOR_SEED_SALT)
     heldout = HeldOut(prepared, learner)
     epsilon = _spent(plan, store) if seed is None else _nothing_proved
+    masked = isinstance(plan, DistributedPlan) and plan.masked
 
     def record(done: RoundRecord) -> None:
         watch.missing = dict(done.missing)
         further = {site: watch.refused.get((done.round, site)) for site in done.sites}
-        line = RoundLine(
-            round=done.round,
-            attempt=done.attempt,
-            sites=done.sites,
-            missing=dict(done.missing),
-            rejected={site: code for site, code in further.items() if code is not None},
-            excluded={site: dict(counts) for site, counts in done.excluded.items() if counts},
-            seconds=done.seconds,
-            bytes_in=done.bytes_in,
-            bytes_out=done.bytes_out,
-            epsilon=epsilon(done.round),
-            heldout_loss=done.heldout_loss,
-        )
+        rejected = {site: code for site, code in further.items() if code is not None}
+        line = line_of(done, rejected, epsilon(done.round))
         watch.refused.clear()
         append_round(folder.metrics, line)
 
@@ -308,10 +268,11 @@ def _coordinator(
         record=record,
         heldout_loss=heldout.loss,
         epsilon=epsilon,
+        setups=SetupFile(folder.setups, session.run) if masked else None,
     )
 
 
-def _spent(plan: PrivacyPlan, store: LoggedProgress) -> Callable[[int], float | None]:
+def _spent(plan: Plan, store: LoggedProgress) -> Callable[[int], float | None]:
     """Return what the most-charged site can have spent after a round: an upper bound, cheap to ask.
 
     A site is charged at most once for each time a round was asked, a crashed attempt included.
@@ -353,12 +314,14 @@ def workers_for(study: ResolvedStudy) -> int:
     """Return how many threads answer for the sites: one a core, no more than there are sites.
 
     A step of a small model is mostly Python, and two threads of it wait for one interpreter lock; measured on two
-    cores, a round of the digits study takes a quarter longer on two threads than on one.
+    cores, a round of the digits study takes a quarter longer on two threads than on one. A site that is rehearsed to
+    be late sleeps on a thread of its own, so that nobody is late with it.
     """
+    late = len({fault.site for fault in study.study.simulation.faults if fault.kind == "late"})
     rows = study.sample_rate * study.total_rows / len(study.roster)
     if private_parameters(study) * rows < _SMALL_STEP:
-        return 1
-    return min(len(study.roster), os.cpu_count() or 1)
+        return 1 + late
+    return min(len(study.roster), os.cpu_count() or 1) + late
 
 
 @contextmanager

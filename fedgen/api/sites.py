@@ -14,7 +14,7 @@ from fedgen.api.bench import Bench
 from fedgen.api.homes import home_of, rules_of
 from fedgen.api.policy_home import SimulatedPolicy
 from fedgen.api.rehearsal import RehearsedSite, late_or_lost
-from fedgen.crypto.digest import sha256_hex
+from fedgen.api.seeds import seeded_noise
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.ledger.entries import Reserved
 from fedgen.ledger.store import Ledger
@@ -22,6 +22,7 @@ from fedgen.policy.consent import ConsentLog
 from fedgen.site.account import Account
 from fedgen.site.incidents import IncidentLog
 from fedgen.site.memory import Memory
+from fedgen.site.standing import StandingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fedgen.runs.folder import RunFolder
 
 _OPEN_LEDGERS: Final = 64
+_RUN_DIGITS: Final = 16  # of a run's identity, in the name of a file that says all of it
 
 
 class SharedConsent:
@@ -83,10 +85,16 @@ class SimulatedSites:
         self._home = home_of(prepared, folder)
         self._limits = self._home.limits(prepared)
         self._known: dict[str, str] = {}
+        self._keys: dict[str, bytes] = {}
 
     def roster_keys(self) -> dict[str, bytes]:
-        """Return each site's public key; keys that do not exist yet are made, at the site."""
-        return {name: self._home.key(name).public for name in self._datasets}
+        """Return each site's public key; keys that do not exist yet are made, at the site.
+
+        It is what every site knows of the others, too: in a simulation nobody has to be asked for a key.
+        """
+        if not self._keys:
+            self._keys = {name: self._home.key(name).public for name in self._datasets}
+        return dict(self._keys)
 
     def door(self, number: int) -> Callable[[bytes], bytes]:
         """Return the ``handle`` of site ``number``."""
@@ -167,6 +175,10 @@ class SimulatedSites:
             ),
             uses=None if self._policy is None else self._policy.uses(number),
             policy=None if self._policy is None else self._policy.desk(number),
+            peers=self.roster_keys,
+            standing=lambda run: StandingFile(
+                folder / f"standing-{run[:_RUN_DIGITS]}.json", run, durable=False
+            ),
         )
         site.faults = self._faults(name)
         return site
@@ -179,7 +191,7 @@ class SimulatedSites:
         seed = self._prepared.study.privacy.insecure_seed
         if seed is None:
             return NoiseSource.secure()
-        return NoiseSource.insecure(int(sha256_hex(f"{seed}/{name}".encode())[:15], 16))
+        return seeded_noise(seed, name)
 
     def _clock(self) -> Callable[[int], datetime]:
         simulation = self._prepared.study.simulation

@@ -37,7 +37,7 @@ class Privacy:
         delta: In (0, 1); keep it below one over the number of records.
         unit: ``record``; ``person``, where the schema names the column that says whose a row is; or ``site``, one
             table.
-        trust: ``local`` or ``central``.
+        trust: ``local``, ``central``, or ``distributed``, which takes at least three tables.
         clip: Bound on what one unit adds to a sum, positive.
         rows_per_person: Unit ``person`` only: most rows of one person in a step; None means 8.
     """
@@ -45,7 +45,7 @@ class Privacy:
     epsilon: float
     delta: float
     unit: Literal["record", "person", "site"]
-    trust: Literal["local", "central"] = "local"
+    trust: Literal["local", "central", "distributed"] = "local"
     clip: float = 1.0
     rows_per_person: int | None = None
 
@@ -152,7 +152,7 @@ class Synthesizer:
 
     def _prepared(self, tables: Sequence[pd.DataFrame | pa.Table]) -> Prepared:
         """Encode each table by itself and resolve a study over them."""
-        from fedgen.api.prepare import Prepared, declared_persons
+        from fedgen.api.prepare import Prepared, declared_persons, exchanged
         from fedgen.config.resolve import resolve
         from fedgen.data.encoded import EncodedTable
         from fedgen.data.partition import declared_size
@@ -175,7 +175,11 @@ class Synthesizer:
             base=Path.cwd(),
             schema=self.schema,
             resolved=resolve(
-                study, schema=self.schema, sizes=sizes, persons=declared_persons(study, subjects, parts)
+                study,
+                schema=self.schema,
+                sizes=sizes,
+                persons=declared_persons(study, subjects, parts),
+                parameters=exchanged(study, self.schema),
             ),
             table=table,
             parts=parts,

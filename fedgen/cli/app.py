@@ -31,17 +31,21 @@ app = typer.Typer(
 
 def command() -> click.Command:
     """Return the whole command line."""
-    from fedgen.cli import consent, ledger, policy, rights, verbs  # registers the verbs on `app`
+    from fedgen.cli import consent, keys, ledger, policy, rights, server, server_run, site, site_run, verbs
     from fedgen.cli.help import PlainHelp
     from fedgen.cli.selftest import selftest
 
     if not app.registered_commands:
         verbs.register(app)
+        server_run.register_train(app)
         ledger.register_ledger(app)
         ledger.register_audit(app).command("selftest", cls=PlainHelp)(selftest)
         policy.register(app)
         consent.register(app)
         rights.register(app)
+        site_run.register(site.register(app))
+        server_run.register(server.register(app))
+        keys.register(app)
         later.register(app)
     whole = get_command(app)
     if isinstance(whole, click.Group):  # typer puts groups last; what is not built yet comes last here

@@ -25,6 +25,15 @@ ARGUMENTS: Final = {
     "OLD": "The pack in force: a name or a path.",
     "NEW": "The proposed pack, for the same law.",
     "TASK": "Number of the task.",
+    "HOME": "The folder of a site or a coordinator; default the working folder where it need not be made.",
+    "REQUEST": "The request that a site sent.",
+    "REQUEST...": "The requests that the other sites sent.",
+    "INVITATION": "The invitation that the coordinator sent.",
+    "NAME": "A site's name.",
+    "[NAME]...": "Names of sites; default all that are in.",
+    "KEY": "Of a site: identity, ledger, node. Of a coordinator: identity, sealing, tls, ca, superexec.",
+    "HASH": "The first digits of a study's hash.",
+    "HASH|STUDY": "The first digits of the hash of a study that waits, or a run's study.yaml.",
     "PATH": "A ledger's file or URL, a run folder, or a folder of ledgers.",
 }
 

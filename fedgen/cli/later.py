@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     import typer
 
 LATER: Final = {
-    "train": "run a study on deployed sites",
-    "site": "run a data holder's site",
-    "server": "run a coordinator",
-    "keys": "make and rotate keys",
     "release": "pass the release gate",
     "verify": "verify a release",
     "serve": "serve a released model",

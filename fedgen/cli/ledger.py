@@ -159,6 +159,7 @@ def audit_budget(
 
 def _audited(found: Audit) -> str:
     """Return what an audit found, in words."""
+    from fedgen.privacy.estimate import BASIS
     from fedgen.privacy.statement import rounded_up
 
     rows: list[tuple[str, ...]] = [
@@ -172,19 +173,21 @@ def _audited(found: Audit) -> str:
             figure.unit,
             str(figure.reservations),
             figure.words(),
-            rounded_up(figure.pld),
+            rounded_up(figure.pld) if figure.estimate is None else f"({rounded_up(figure.estimate)})",
             rounded_up(figure.rdp),
         )
         for figure in found.figures
     ]
     claims = [
         (
-            claim.scope,
+            claim.words(),
             "nothing promised" if claim.claimed is None else "holds" if claim.holds else "CONTRADICTED",
         )
         for claim in found.claims
     ]
     parts = [table(rows)]
+    if any(figure.estimate is not None for figure in found.figures):
+        parts.append(f"in brackets: what {BASIS} would cost; an estimate, not a bound")
     if claims:
         parts.append(table([("claim about", "verdict"), *claims]))
     parts += [f"  problem: {problem}" for problem in found.problems]

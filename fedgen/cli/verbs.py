@@ -86,6 +86,7 @@ def _planned(plan: Plan) -> str:
         ("sampling rate", f"{plan.privacy.q:.4g}, expected batch {plan.privacy.expected_batch:.4g}"),
         ("noise", f"multiplier {plan.privacy.sigma:.5g}, clip {plan.privacy.clip:g}"),
         ("traffic", f"about {plan.bytes_per_round / 1e6:.2f} MB to the coordinator in a round"),
+        *_shared(plan),
     ]
     people = document["unit"] == "person"
     sites: list[tuple[str, ...]] = [("site", "declared rows", *(["persons"] if people else []))]
@@ -103,6 +104,22 @@ def _planned(plan: Plan) -> str:
     if plan.privacy.trust.value == "local":
         text += "\n  The same holds for each site by itself."
     return text if plan.allowance is None else f"{text}\n\n{_left(plan.allowance)}"
+
+
+def _shared(plan: Plan) -> list[tuple[str, ...]]:
+    """Return how sums are taken under distributed trust, in words; nothing under any other."""
+    from fedgen.config.distributed import DistributedPlan
+
+    if plan.traffic is None or not isinstance(plan.privacy, DistributedPlan):
+        return []
+    from fedgen.api.sums import settings_of
+
+    turn = plan.traffic
+    messages = f"{turn.messages} messages" if turn.messages > 1 else "1 message"
+    if turn.after_dropout > turn.messages:
+        messages += f" ({turn.after_dropout} after a dropout)"
+    sends = f"{turn.sent / 1e6:.3f} MB sent, {turn.received / 1e6:.3f} MB received and the weights"
+    return [*settings_of(plan.privacy), ("a site's round", f"{messages}, {sends}")]
 
 
 def _left(allowance: Allowance) -> str:
@@ -149,10 +166,10 @@ def simulate(
         resume=resume,
         listener=Progress(),
     )
-    _finished(run, as_json=json_)
+    show_run(run, as_json=json_)
 
 
-def _finished(run: Run, *, as_json: bool) -> None:
+def show_run(run: Run, *, as_json: bool) -> None:
     """Print where the results are and what was spent."""
     record = run.record
     sentences = [s for s in record.privacy if not str(s["scope"]).startswith("site ")]

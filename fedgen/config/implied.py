@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from fedgen.config.secagg import SecaggSpec
 from fedgen.errors import ConfigError
 from fedgen.privacy.units import Trust, Unit
 from fedgen.schema.explain import nearest
@@ -26,9 +27,19 @@ def decided(study: Study) -> Study:
     if privacy.unit is Unit.PERSON:
         most = privacy.rows_per_person or ROWS_PER_PERSON
         privacy = privacy.model_copy(update={"rows_per_person": most})
-    return study.model_copy(
-        update={"model": study.model.completed(), "privacy": privacy, "training": training}
-    )
+    filled = {"model": study.model.completed(), "privacy": privacy, "training": training}
+    if privacy.trust is Trust.DISTRIBUTED:
+        filled["secagg"] = _thresholded(study.secagg or SecaggSpec(), study.data.sites.count)
+    return study.model_copy(update=filled)
+
+
+def _thresholded(spec: SecaggSpec, sites: int) -> SecaggSpec:
+    """Return the section with its threshold as a number."""
+    from fedgen.secagg.terms import default_threshold
+
+    if spec.threshold is not None:
+        return spec
+    return spec.model_copy(update={"threshold": default_threshold(sites)})
 
 
 def implied_rate(study: Study, sizes: Sequence[int]) -> float:
@@ -41,6 +52,7 @@ def implied_rate(study: Study, sizes: Sequence[int]) -> float:
     training = study.training
     if training.batch is None:
         return training.sample_rate or math.nan  # the study itself refuses to have neither
+    # Under distributed trust the sum of all gets the noise of one, as under central: the batch is of all sites.
     by_site = study.privacy.trust is Trust.LOCAL or study.privacy.unit is Unit.SITE
     return min(1.0, training.batch * (len(sizes) if by_site else 1) / sum(sizes))
 

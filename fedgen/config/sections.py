@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+import re
+from collections import Counter
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -15,25 +17,59 @@ from fedgen.messages import SiteName
 from fedgen.models.options import ModelName, ModelOptions, complete
 from fedgen.schema.yamlsource import Flaw
 
-_SECRET: Final = frozenset({"password", "passwd", "pwd", "passfile", "sslpassword", "token", "secret"})
+_SECRET: Final = re.compile(
+    r"pass(word|wd|file|phrase)|pwd|token|secret|_key\b|\bsig\b|credential", re.IGNORECASE
+)
+_LOGIN: Final = re.compile(
+    r"(?!csv:|parquet:|sqlite:)[a-z][a-z0-9+.-]*://[^/@:]*:[^@]*@.*", re.IGNORECASE | re.DOTALL
+)
 
 
 class SitesSpec(Frozen):
-    """How a simulation cuts one table into sites.
+    """Who the sites are, and how a simulation cuts one table into them.
 
     Attributes:
-        count: Number of sites, 1 to 10,000.
+        count: Number of sites, 1 to 10,000; follows from ``names`` where these are given.
+        named: The sites' names (key ``names``), in the order of the roster; None means ``site-01``, ``site-02``, ….
         split: ``iid``, ``dirichlet`` (uneven shares of each value of ``by``), or ``by`` (one column decides).
         by: Column that ``split`` looks at; None means the label column.
         alpha: Concentration of the Dirichlet distribution, positive; small is uneven.
         seed: Public seed of the cut; it plays no part in privacy.
     """
 
+    # The key is `names`; the name is taken by what returns the names, given or made up.
+    model_config = ConfigDict(populate_by_name=False)
+
     count: Annotated[int, Number, Field(ge=1, le=MAX_SITES)]
+    named: Annotated[tuple[SiteName, ...], Field(min_length=1, max_length=MAX_SITES)] | None = Field(
+        default=None, alias="names"
+    )
     split: Literal["iid", "dirichlet", "by"] = "iid"
     by: Text | None = None
     alpha: Positive | None = None
     seed: Whole = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_follows(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "count" not in data and isinstance(data.get("names"), (list, tuple)):
+            return {"count": len(data["names"]), **data}
+        return data
+
+    @model_validator(mode="after")
+    def _names_are_as_many(self) -> SitesSpec:
+        if self.named is None:
+            return self
+        twice = next((name for name, times in Counter(self.named).items() if times > 1), None)
+        if twice is not None:
+            raise Flaw(f"{twice} is there twice", key=("names",), hint="a site has one name of its own")
+        if len(self.named) != self.count:
+            raise Flaw(
+                f"{len(self.named)} names, but count says {self.count}",
+                key=("names",),
+                hint="leave count out: it follows from the names",
+            )
+        return self
 
     @model_validator(mode="after")
     def _split_has_what_it_needs(self) -> SitesSpec:
@@ -48,7 +84,9 @@ class SitesSpec(Frozen):
         return self
 
     def names(self) -> tuple[str, ...]:
-        """Return the sites' names in the roster: ``site-01``, ``site-02``, in order."""
+        """Return the sites' names in the roster, in order: those given, or ``site-01``, ``site-02``."""
+        if self.named is not None:
+            return self.named
         width = max(2, len(str(self.count)))
         return tuple(f"site-{number:0{width}d}" for number in range(1, self.count + 1))
 
@@ -85,7 +123,11 @@ class DataSpec(Frozen):
             parts = urlsplit(value)
         except ValueError:
             raise Flaw("is not a source address") from None
-        if parts.password is not None or _SECRET & {name.lower() for name in parse_qs(parts.query)}:
+        if (
+            parts.password is not None
+            or _LOGIN.fullmatch(value.strip())
+            or any(_SECRET.search(name) for name in parse_qs(parts.query))
+        ):
             raise Flaw(
                 "must not hold a password: every site sees the study", hint="use PGPASSFILE or a site's file"
             )

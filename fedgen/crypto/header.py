@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"FDGE\x01"
 MAX_ENVELOPE_HEADER: Final = 2048
 MAX_FRAME: Final = 64 + MAX_HEADER + MAX_BODY
-MUST_SEAL: Final = frozenset({Kind.TRAINED})
+MUST_SEAL: Final = frozenset({Kind.TRAINED, Kind.STEPPED})
 _START: Final = struct.Struct(">5sH")
 
 Number = Annotated[int, Field(ge=0, lt=2**31)]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedgen.dpsgd.engine import Engine
-    from fedgen.dpsgd.noise import NoiseSource
+
+    Noise = Callable[[Tensor, float], object]
 
 _ROUNDING: Final = 1e-6  # of C, per row: what float32 addition may move by itself
 _CONTROL: Final = 0.9
@@ -170,7 +171,7 @@ def selftest(
     rows: Tensor,
     outlier: Tensor,
     *,
-    noise: NoiseSource,
+    noise: Noise,
     std: float,
     bounds: Tensor | None = None,
 ) -> SelfTest:
@@ -184,7 +185,8 @@ def selftest(
         loss: See :func:`sensitivity`.
         rows: See :func:`sensitivity`.
         outlier: See :func:`sensitivity`.
-        noise: Where the study's noise comes from; about forty thousand numbers are drawn and thrown away.
+        noise: Adds the study's noise, of a given scale, to a vector; about forty thousand numbers are drawn and thrown
+            away.
         std: The study's noise scale.
         bounds: See :func:`sensitivity`.
     """
@@ -205,11 +207,11 @@ def selftest(
     )
 
 
-def noise_checks(noise: NoiseSource, std: float) -> tuple[NoiseCheck, NoiseCheck]:
+def noise_checks(noise: Noise, std: float) -> tuple[NoiseCheck, NoiseCheck]:
     """Return the check of this noise, and the control: the same noise 10 % too small, which must not pass."""
     return (
-        check_noise_scale(lambda out: noise.add_normal_(out, std), std),
-        check_noise_scale(lambda out: noise.add_normal_(out, _CONTROL * std), std),
+        check_noise_scale(lambda out: noise(out, std), std),
+        check_noise_scale(lambda out: noise(out, _CONTROL * std), std),
     )
 
 

@@ -10,7 +10,9 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
+from fedgen.errors import ConfigError
 from fedgen.flower.records import from_record, to_record
+from fedgen.flower.superlink import SuperLinkGrid
 from fedgen.flower.transport import FlowerTransport
 
 if TYPE_CHECKING:
@@ -59,5 +61,25 @@ def server_app(run: Callable[[Transport], None]) -> ServerApp:
     def main(grid: Grid, _context: Context) -> None:
         """Run the coordinator over this grid."""
         run(FlowerTransport(grid))
+
+    return app
+
+
+def superlink_app(run: Callable[[Transport, str, float], None]) -> ServerApp:
+    """Return a ServerApp that runs a coordinator over a SuperLink.
+
+    Args:
+        run: The coordinator's loop; given the transport, the identity of the run and how long to wait for sites, as
+            the run's configuration says.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Run the coordinator over this grid."""
+        name, wait = context.run_config.get("run"), context.run_config.get("wait")
+        if not isinstance(name, str) or not isinstance(wait, (int, float)):
+            raise ConfigError("the run's configuration names no run", hint="start it with `fedgen train`")
+        run(FlowerTransport(SuperLinkGrid(grid)), name, float(wait))
 
     return app

@@ -8,12 +8,11 @@ import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fedgen.errors import Code, IntegrityError
-from fedgen.messages import MAX_BODY, MAX_HEADER
 
 STYPE: Final = "x-fedgen/envelope"
 _RECORD: Final = "fedgen"
 _ARRAY: Final = "envelope"
-_LIMIT: Final = MAX_BODY + 2 * MAX_HEADER
+_LIMIT: Final = 2**30 + 2**23  # body and two headers of fedgen.messages, which a relay does not load
 
 
 def to_record(envelope: bytes) -> RecordDict:

@@ -10,8 +10,9 @@ from fedgen.errors import Code, IntegrityError
 from fedgen.flower.records import from_record, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from flwr.app import Message
     from flwr.serverapp import Grid
 
 _POLL_S = 0.1
@@ -24,6 +25,7 @@ class FlowerTransport:
         - The node list is waited for before the first message, with a limit; Flower's own strategies count
           nodes before they wait and may start with a fraction of them.
         - Error replies become a code; their text is never read.
+        - A node whose answer did not come in time is named at the end, whatever else it sent.
 
     Args:
         grid: The grid of the ServerApp.
@@ -41,15 +43,28 @@ class FlowerTransport:
                 return present
             time.sleep(_POLL_S)
 
-    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
-        """Send ``frame`` to every node; yield what comes back within ``timeout`` seconds."""
-        messages = (request(frame, node, group) for node in nodes)
-        for reply in self._grid.send_and_receive(messages, timeout=timeout):
+    def exchange(self, frames: Iterable[tuple[int, bytes]], timeout: float, group: str) -> Iterator[Answer]:
+        """Send each node its frame; yield what comes back within ``timeout`` seconds, then who is late."""
+        silent: dict[int, None] = {}
+
+        def messages() -> Iterator[Message]:
+            for node, frame in frames:
+                silent[node] = None
+                yield request(frame, node, group)
+
+        for reply in self._grid.send_and_receive(messages(), timeout=timeout):
             node = reply.metadata.src_node_id
-            if reply.has_error():
-                yield Answer(node=node, reply=None, code=Code.DROPPED)
-                continue
-            try:
-                yield Answer(node=node, reply=from_record(reply.content))
-            except IntegrityError as error:
-                yield Answer(node=node, reply=None, code=error.code)
+            silent.pop(node, None)
+            yield _answer(node, reply)
+        for node in silent:
+            yield Answer(node=node, reply=None, code=Code.LATE)
+
+
+def _answer(node: int, reply: Message) -> Answer:
+    """Return what a node's reply brings: bytes, or a code."""
+    if reply.has_error():
+        return Answer(node=node, reply=None, code=Code.DROPPED)
+    try:
+        return Answer(node=node, reply=from_record(reply.content))
+    except IntegrityError as error:
+        return Answer(node=node, reply=None, code=error.code)

@@ -163,19 +163,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
         ConfigError: The header is over 1 MiB, or the file cannot be written.
         TypeError: A tensor has another type.
     """
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    for name, value in plain.items():
-        if value.dtype not in _DTYPES:
-            raise TypeError(f"{name} is {value.dtype}, not one of {_DTYPES}")
-    envelope = {"format": FORMAT, "header": dict(header), "digest": _digest(header, plain)}
-    data = safetensors.torch.save(plain, {_KEY: canonical(envelope).decode()})
-    if int.from_bytes(data[:_LENGTH], "little") > MAX_HEADER:
-        raise ConfigError("the header of a model file is over its limit", where=path)
+    data = dump_tensors(tensors, header, where=path)
     try:
         _replace(path, data)
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno else "failed").lower()
         raise ConfigError(f"cannot be written: {reason}", where=path, hint="choose another folder") from error
+
+
+def dump_tensors(
+    tensors: Mapping[str, Tensor], header: Mapping[str, str], *, where: Path | None = None
+) -> bytes:
+    """Return what :func:`save_tensors` writes; inverse of :func:`parse_tensors`."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    for name, value in plain.items():
+        if value.dtype not in _DTYPES:
+            raise TypeError(f"{name} is {value.dtype}, not one of {_DTYPES}")
+    envelope = {"format": FORMAT, "header": dict(header), "digest": _digest(header, plain)}
+    data: bytes = safetensors.torch.save(plain, {_KEY: canonical(envelope).decode()})
+    if int.from_bytes(data[:_LENGTH], "little") > MAX_HEADER:
+        raise ConfigError("the header of a model file is over its limit", where=where)
+    return data
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -196,23 +204,33 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno else "failed").lower()
         raise ConfigError(f"cannot be read: {reason}", where=path) from error
-    envelope = _envelope(path, data)
+    return parse_tensors(data, where=path)
+
+
+def parse_tensors(data: bytes, *, where: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the header of a file's bytes; inverse of :func:`dump_tensors`.
+
+    Raises:
+        ConfigError: See :func:`load_tensors`.
+        IntegrityError: See :func:`load_tensors`.
+    """
+    envelope = _envelope(where, data)
     version = envelope["format"]
     if version != FORMAT:
         raise ConfigError(
-            f"format version {version} of a model file, not {FORMAT}", where=path, hint="update fedgen"
+            f"format version {version} of a model file, not {FORMAT}", where=where, hint="update fedgen"
         )
     header: dict[str, str] = envelope["header"]
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise _damaged(path, "tensors that cannot be read") from error
+        raise _damaged(where, "tensors that cannot be read") from error
     if _digest(header, tensors) != envelope["digest"]:
-        raise _damaged(path, "contents that do not match their digest")
+        raise _damaged(where, "contents that do not match their digest")
     return tensors, header
 
 
-def _envelope(path: Path, data: bytes) -> dict[str, Any]:
+def _envelope(path: Path | str, data: bytes) -> dict[str, Any]:
     """Return the metadata of a file, checked field by field before any tensor is looked at."""
     size = int.from_bytes(data[:_LENGTH], "little")
     if len(data) < _LENGTH or size > min(MAX_HEADER, len(data) - _LENGTH):
@@ -257,5 +275,5 @@ def _replace(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def _damaged(path: Path, what: str, code: Code = Code.MALFORMED) -> IntegrityError:
+def _damaged(path: Path | str, what: str, code: Code = Code.MALFORMED) -> IntegrityError:
     return IntegrityError(f"a model file with {what}", code=code, where=path, hint="restore it from a copy")

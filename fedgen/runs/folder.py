@@ -56,6 +56,11 @@ class RunFolder:
         return self.root / "ledger.db"
 
     @property
+    def setups(self) -> Path:
+        """What the coordinator of secure aggregation must not forget; belongs to one identity of the run."""
+        return self.root / "coordinator" / "secagg.json"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.root / "report.html"
@@ -135,10 +140,13 @@ class RunFolder:
         A site refuses a second question under one attempt as a replay; so the number is durable before it is
         used, and a crash costs at most an unused one.
         """
-        path = self.root / "attempts.jsonl"
-        attempt = 1 + sum(1 for line in read_lines(path) if line == number)
-        append_line(path, number)
+        attempt = 1 + self.attempts(number)
+        append_line(self.root / "attempts.jsonl", number)
         return attempt
+
+    def attempts(self, number: int) -> int:
+        """Return how often round ``number`` was asked; that is the number of its last attempt."""
+        return sum(1 for line in read_lines(self.root / "attempts.jsonl") if line == number)
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
         """Yield (round, path) of each file that is named like a checkpoint."""

@@ -32,7 +32,8 @@ class RoundLine(Frozen):
         round: One-based.
         attempt: One-based; greater than one after a restart or a lost quorum.
         sites: Sites whose updates are in the sum.
-        missing: Every other site of the roster, with the code that says why.
+        missing: Every other site of the roster, with the code that says why; where no sum came of a round, sites that
+            did as they were asked are in neither.
         rejected: Sites in the sum of which a further answer was not taken, with the code that says why.
         excluded: Per site, how many subjects the gate kept out for each reason, in buckets.
         seconds: Wall time of the round.
@@ -164,6 +165,8 @@ def read_rounds(path: Path) -> tuple[RoundLine, ...]:
 def standing(lines: tuple[RoundLine, ...], known: Sequence[Rollback] = ()) -> tuple[RoundLine, ...]:
     """Return for each round its greatest attempt, by round; rounds that a rollback undid are left out.
 
+    Of two lines of one attempt the later one stands: it says that the sum of the first was lost to a kill.
+
     Args:
         lines: Every line of metrics.jsonl.
         known: The rollbacks of the run, see :func:`fedgen.runs.rollback.rollbacks`.
@@ -172,7 +175,7 @@ def standing(lines: tuple[RoundLine, ...], known: Sequence[Rollback] = ()) -> tu
     for place, line in enumerate(lines):
         if undone(line.round, place, known):
             continue
-        if line.round not in last or line.attempt > last[line.round].attempt:
+        if line.round not in last or line.attempt >= last[line.round].attempt:
             last[line.round] = line
     return tuple(last[number] for number in sorted(last))
 

@@ -163,7 +163,7 @@ def undone(round_number: int, place: int, known: Sequence[Rollback]) -> bool:
 
 
 def _forget(folder: RunFolder, rollback: Rollback) -> None:
-    """Remove what must not be used again: a mark on a checkpoint that is gone, and the answers that sites keep."""
+    """Remove what must not be used again: a mark on a checkpoint that is gone, sites' answers, rounds they opened."""
     mark = folder.checkpoints / "best"
     with storage(folder.root):
         with suppress(FileNotFoundError):
@@ -172,6 +172,7 @@ def _forget(folder: RunFolder, rollback: Rollback) -> None:
                 mark.unlink()
         for answer in (folder.root / "sites").glob("*/answer"):
             answer.unlink(missing_ok=True)
+        folder.setups.unlink(missing_ok=True)
         if folder.checkpoints.is_dir():
             flush_folder(folder.checkpoints)
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from fedgen.config.server import ServerSpec
 from fedgen.config.site import SiteSpec
 from fedgen.config.study import Study
 from fedgen.schema.columns import Boolean, Categorical, Continuous, Date, Integer, Ordinal
@@ -115,6 +116,13 @@ def test_every_key_of_a_schema_is_in_its_section_with_its_default(section):
 def test_every_key_of_a_site_is_on_its_page_with_its_default():
     rows = defaults_in((REFERENCE / "site-file.md").read_text(encoding="utf-8"))
     expected = keys_of(SiteSpec)
+    assert set(rows) == set(expected)
+    assert [key for key, default in expected.items() if not agrees(rows[key], default)] == []
+
+
+def test_every_key_of_a_server_is_on_its_page_with_its_default():
+    rows = defaults_in((REFERENCE / "server-file.md").read_text(encoding="utf-8"))
+    expected = keys_of(ServerSpec)
     assert set(rows) == set(expected)
     assert [key for key, default in expected.items() if not agrees(rows[key], default)] == []
 

@@ -45,7 +45,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not _loaded_after("import fedgen") & (HEAVY | {"numpy", "typer", "pydantic"})
 
 
-@pytest.mark.parametrize("words", [("--help",), ("simulate", "--help"), ("train", "x"), ("nonsense",)])
+@pytest.mark.parametrize("words", [("--help",), ("simulate", "--help"), ("release", "x"), ("nonsense",)])
 def test_the_command_line_loads_nothing_heavy_before_it_works(words: tuple[str, ...]) -> None:
     assert not _loaded_after("from fedgen.cli import main; main()", *words) & (HEAVY | {"numpy", "pydantic"})
 

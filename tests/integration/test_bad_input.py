@@ -103,7 +103,7 @@ def test_a_missing_table_schema_or_study_is_named(tmp_path: Path, fedgen: Callab
         pytest.param({"delta": 0}, "privacy.delta", id="delta-zero"),
         pytest.param({"delta": None}, "privacy.delta", id="delta-missing"),
         pytest.param({"trust": None}, "privacy.trust", id="trust-missing"),
-        pytest.param({"trust": "distributed"}, "privacy.trust", id="not-in-this-version"),
+        pytest.param({"trust": "everybody"}, "privacy.trust", id="trust-unknown"),
     ],
 )
 def test_a_privacy_section_that_decides_nothing_is_refused_at_its_line(
@@ -114,6 +114,34 @@ def test_a_privacy_section_that_decides_nothing_is_refused_at_its_line(
     _refused(said, 3, "study.yaml", key)
     assert said.document["key"] == key
     assert said.document["line"] > 1
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        pytest.param({"privacy": {"trust": "local"}}, "secagg", id="another-trust"),
+        pytest.param({"data": {"sites": {"count": 2}}}, "data.sites.count", id="two-sites"),
+        pytest.param({"secagg": {"dropouts": 2}}, "secagg.dropouts", id="too-many-dropouts"),
+        pytest.param({"secagg": {"threshold": 2, "colluders": 1}}, "secagg.threshold", id="threshold"),
+        pytest.param(
+            {
+                "secagg": {"ring": 32},
+                "privacy": {"trust": "distributed", "epsilon": None, "noise_multiplier": 5e3},
+            },
+            "secagg.ring",
+            id="overflow",
+        ),
+        pytest.param({"training": {"local_steps": 2}}, "training.local_steps", id="local-steps"),
+    ],
+)
+def test_a_sum_that_no_round_could_take_is_refused_at_its_line(
+    tmp_path: Path, fedgen: Callable[..., Any], sections: dict[str, Any], key: str
+) -> None:
+    study = write_study(tmp_path, **{"privacy": {"trust": "distributed"}, "secagg": {}, **sections})
+    said = _simulate(fedgen, study, "--json")
+    _refused(said, 3, "study.yaml", key)
+    assert (said.document["key"], said.document["line"] > 1) == (key, True)
+    assert not (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()
 
 

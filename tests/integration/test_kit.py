@@ -1,4 +1,4 @@
-"""The apps of the deployment kit import, are Flower apps, and say honestly that they do nothing yet."""
+"""The apps of the deployment kit import, are Flower apps, and do nothing without a home, a run or a daemon."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedgen._resources import kit
+from fedgen.api.enrolment import server_init
 from fedgen.errors import ConfigError
 from fedgen.flower.grid import InProcessGrid
 from fedgen.flower.records import to_record
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 
@@ -33,14 +35,28 @@ def test_both_apps_are_flower_apps() -> None:
     assert isinstance(_load("clients").app, ClientApp)
 
 
-def test_the_server_app_says_in_one_line_that_there_is_no_deployment() -> None:
+def _server_app(run_config: dict[str, Any]) -> None:
     grid = InProcessGrid(_load("clients").app, 1, workers=1)
-    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    with pytest.raises(ConfigError, match="deployment is not in this version") as refused:
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config)
+    try:
         _load("server").app(grid, context)
-    grid.close()
-    assert refused.value.exit_code == 3
-    assert "fedgen simulate" in str(refused.value)
+    finally:
+        grid.close()
+
+
+def test_the_server_app_does_nothing_without_a_run_and_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("FEDGEN_SERVER", raising=False)
+    for config in ({}, {"run": "ab" * 32}, {"run": 5, "wait": 0.0}):
+        with pytest.raises(ConfigError, match="names no run") as refused:
+            _server_app(config)
+        assert refused.value.exit_code == 3
+    with pytest.raises(ConfigError, match="FEDGEN_SERVER is not set"):
+        _server_app({"run": "ab" * 32, "wait": 0.0})
+    monkeypatch.setenv("FEDGEN_SERVER", str(server_init(tmp_path / "server", "127.0.0.1:8443").root))
+    with pytest.raises(ConfigError, match="does not know this run"):
+        _server_app({"run": "ab" * 32, "wait": 0.0})
 
 
 def test_the_client_app_answers_no_message() -> None:
@@ -53,6 +69,8 @@ def test_the_client_app_answers_no_message() -> None:
 
 
 @pytest.mark.parametrize("room", ["server", "clients"])
-def test_a_readme_says_what_is_not_there(room: str) -> None:
-    text = kit(room, "README.md").read_text(encoding="utf-8")
-    assert "This version" in text
+def test_a_readme_names_every_file_beside_it(room: str) -> None:
+    page = kit(room, "README.md")
+    text = page.read_text(encoding="utf-8")
+    there = {path.name for path in page.parent.iterdir()} - {"README.md", "__init__.py", "__pycache__"}
+    assert {name for name in there if name not in text} == set()

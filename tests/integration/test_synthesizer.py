@@ -51,6 +51,16 @@ def test_every_table_is_a_site_with_a_statement_of_its_own() -> None:
     assert all(statement["epsilon"] <= 3 for statement in synthesizer.statements)
 
 
+def test_tables_can_be_summed_so_that_nobody_sees_one_of_them() -> None:
+    privacy = fedgen.Privacy(epsilon=3, delta=1e-5, unit="record", trust="distributed")
+    synthesizer = _new(privacy=privacy).fit([_frame(0), _frame(40), _frame(80)])
+    assert {statement["trust"] for statement in synthesizer.statements} == {"distributed"}
+    assert [statement["colluders"] for statement in synthesizer.statements] == [0, 1]
+    assert len(synthesizer.sample(5)) == 5
+    with pytest.raises(ConfigError, match="hides nobody"):
+        _new(privacy=privacy).fit([_frame(0), _frame(40)])
+
+
 def test_an_arrow_table_is_taken_too_and_a_frames_index_is_not_data() -> None:
     frame = _frame(40).set_index(pd.Index(range(1000, 1040), name="secret"))
     table = pa.Table.from_pandas(_frame(0), preserve_index=False)

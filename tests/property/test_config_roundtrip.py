@@ -28,7 +28,9 @@ share = st.floats(min_value=1e-9, max_value=1.0)
 def studies(draw: st.DrawFn) -> dict[str, Any]:
     """A valid study, as a file would say it."""
     count = draw(st.integers(1, 40))
-    central = draw(st.booleans())
+    trust = draw(st.sampled_from(["local", "central", "distributed"]))
+    if trust == "distributed":
+        count += 2
     split = draw(
         st.sampled_from(
             [
@@ -43,8 +45,21 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
     sampling = draw(
         st.one_of(st.builds(dict, batch=st.integers(1, 10**6)), st.builds(dict, sample_rate=share))
     )
-    steps = 1 if central else draw(st.integers(1, 20))
+    steps = draw(st.integers(1, 20)) if trust == "local" else 1
+    number = st.integers(0, count)
+    shared = st.fixed_dictionaries(
+        {},
+        optional={
+            "protocol": st.sampled_from(["full", "sum"]),
+            "threshold": st.integers(2, count),
+            "dropouts": number,
+            "colluders": number,
+            "recovery": st.sampled_from(["unmask", "restart"]),
+            "ring": st.sampled_from(["auto", 32, 64, "32"]),
+        },
+    )
     return {
+        **({"secagg": draw(st.none() | shared)} if trust == "distributed" else {}),
         "study": draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)),
         "data": {
             "source": "builtin:randhie",
@@ -57,7 +72,7 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
         },
         "privacy": {
             "unit": "record",
-            "trust": "central" if central else "local",
+            "trust": trust,
             spend: draw(positive if spend == "epsilon" else st.floats(0.01, 1e6)),
             "delta": draw(st.floats(1e-12, 0.5)),
             "clip": draw(st.floats(1e-9, 1e9)),
@@ -88,13 +103,14 @@ def test_a_resolved_study_survives_its_text_and_keeps_its_hash(
 ) -> None:
     count = data["data"]["sites"]["count"]
     sizes = draw.draw(st.lists(st.integers(1, 10**6), min_size=count, max_size=count))
-    done = resolve(parse_study(data), schema=SCHEMA, sizes=sizes)
+    done = resolve(parse_study(data), schema=SCHEMA, sizes=sizes, parameters=draw.draw(st.integers(1, 10**9)))
     again = ResolvedStudy.from_json(done.canonical())
     assert again == done
     assert again.canonical() == done.canonical()
     assert again.study_hash == done.study_hash
     assert 0 < done.sample_rate <= 1
     assert 1 <= done.quorum <= count
+    assert (done.parameters is None) is (data["privacy"]["trust"] != "distributed")
 
 
 @settings(max_examples=100, deadline=None)
@@ -116,7 +132,7 @@ json_values = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(
-        ["data", "model", "privacy", "training", "policy", "release", "simulation", "study", "new"]
+        ["data", "model", "privacy", "secagg", "training", "policy", "release", "simulation", "study", "new"]
     ),
     json_values,
 )

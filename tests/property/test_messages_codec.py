@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import (
+    Confirm,
+    Confirmed,
     Join,
     Joined,
     Kind,
     Refusal,
     Settle,
     Settled,
+    Step,
+    Stepped,
     Train,
     Trained,
+    Turn,
     Wire,
     bucket,
     canonical,
@@ -73,6 +78,21 @@ MESSAGES: st.SearchStrategy[Wire] = st.one_of(
         rounds=st.integers(0, 2**40),
     ),
     st.builds(Settled, study_hash=hashes, site=names),
+    st.builds(Confirm, study_hash=hashes, run=hashes, round=counts, attempt=counts),
+    st.builds(Confirmed, study_hash=hashes, run=hashes, site=names, round=counts, attempt=counts),
+    st.builds(
+        Turn, study_hash=hashes, run=hashes, round=counts, attempt=counts, parameters=counts, digest=hashes
+    ),
+    st.builds(Step, study_hash=hashes, run=hashes, round=counts, attempt=counts),
+    st.builds(
+        Stepped,
+        study_hash=hashes,
+        run=hashes,
+        site=names,
+        round=counts,
+        attempt=counts,
+        excluded=st.dictionaries(reasons, buckets, max_size=5),
+    ),
 )
 
 

@@ -57,8 +57,9 @@ def ask_the_store(monkeypatch: pytest.MonkeyPatch, store: ConsentStore, uses: Pa
 
     def site(self: SimulatedSites, number: int) -> Any:
         it = made(self, number)
-        it._consent = lambda: StoreLog(store)
-        it._uses = UseBook(store, uses, it.name)
+        permission = it._rounds._permission
+        permission._consent = lambda: StoreLog(store)
+        permission._uses = UseBook(store, uses, it.name)
         return it
 
     monkeypatch.setattr(SimulatedSites, "_site", site)

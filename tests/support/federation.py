@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedgen.api.bench import Bench, new_learner
+from fedgen.api.prepare import exchanged
 from fedgen.config.resolve import ResolvedStudy, resolve
 from fedgen.config.study import parse_study
 from fedgen.crypto.digest import sha256_hex
@@ -20,7 +21,7 @@ from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.data.encoded import EncodedTable
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.ledger.store import Ledger
-from fedgen.messages import Confirm, Join, Settle, Train, Wire, decode, encode
+from fedgen.messages import Confirm, Join, Settle, Step, Train, Turn, Wire, decode, encode
 from fedgen.policy.consent import ConsentLog
 from fedgen.schema.table import Schema, parse_schema
 from fedgen.site.account import Account
@@ -69,11 +70,13 @@ def small_study(
     for name, changes in sections.items():
         section = {**text.get(name, {}), **changes}
         text[name] = {key: value for key, value in section.items() if value is not None}
+    study, shape = parse_study(text), schema or parse_schema(_SCHEMA)
     return resolve(
-        parse_study(text),
-        schema=schema or parse_schema(_SCHEMA),
+        study,
+        schema=shape,
         sizes=[rows] * sites,
         persons=[persons or rows] * sites,
+        parameters=exchanged(study, shape),
     )
 
 
@@ -147,6 +150,29 @@ class Desk:
         }
         return self.signed(Train(**{**fields, **changes}), body)
 
+    def turn(
+        self,
+        recipient: str,
+        frame: bytes,
+        number: int = 1,
+        attempt: int = 1,
+        *,
+        body: bytes | None = None,
+        **changes: Any,
+    ) -> bytes:
+        """Return a signed turn of secure aggregation for one site; ``cover_*`` changes its header."""
+        body = self.weights().astype("<f4").tobytes() if body is None else body
+        cover = {name[6:]: changes.pop(name) for name in list(changes) if name.startswith("cover_")}
+        fields = {**self._of(number, attempt), "parameters": len(body) // 4, "digest": sha256_hex(body)}
+        return self.signed(Turn(**{**fields, **changes}), body + frame, **{"recipient": recipient, **cover})
+
+    def step(self, recipient: str, frame: bytes, number: int = 1, attempt: int = 1, **cover: Any) -> bytes:
+        """Return any other signed step of secure aggregation for one site."""
+        return self.signed(Step(**self._of(number, attempt)), frame, **{"recipient": recipient, **cover})
+
+    def _of(self, number: int, attempt: int) -> dict[str, Any]:
+        return {"study_hash": self.study.study_hash, "run": self.run, "round": number, "attempt": attempt}
+
     def confirm(self, number: int = 1, attempt: int = 1, **changes: Any) -> bytes:
         """Return a signed question whether an update may still be summed."""
         fields = {"study_hash": self.study.study_hash, "run": self.run, "round": number, "attempt": attempt}
@@ -172,12 +198,16 @@ class Desk:
 
     def read(self, reply: bytes, identity: SigningKey) -> tuple[Wire, np.ndarray]:
         """Return a site's authentic answer and its update."""
+        message, body = self.opened(reply, identity)
+        return message, np.frombuffer(body, dtype="<f4")
+
+    def opened(self, reply: bytes, identity: SigningKey) -> tuple[Wire, memoryview]:
+        """Return a site's authentic answer and what comes with it."""
         expect = Expectation(study_hash=None, run=None, recipient="coordinator", sender=peek(reply).sender)
         _header, frame = open_frame(
             reply, verify_key=identity.verify_key, sealing_key=self.sealing, expect=expect
         )
-        message, body = decode(frame)
-        return message, np.frombuffer(body, dtype="<f4")
+        return decode(frame)
 
 
 @dataclass

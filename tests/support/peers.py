@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedgen.api.bench import new_learner
+from fedgen.config.distributed import DistributedPlan
 from fedgen.config.plan import plan_of
-from fedgen.coordinator.coordinator import Coordinator, Keys, Outcome, RoundRecord
+from fedgen.coordinator.coordinator import Coordinator, Outcome, RoundRecord
+from fedgen.coordinator.post import Keys
 from fedgen.coordinator.progress import ProgressStore
+from fedgen.coordinator.secure_store import SetupFile
 from fedgen.coordinator.transport import Answer
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import Expectation, Header, open_frame, seal_frame, sign_frame
 from fedgen.crypto.keys import SigningKey
 from fedgen.dpsgd.noise import NoiseSource
+from fedgen.errors import Code
 from fedgen.messages import (
     Confirm,
     Confirmed,
@@ -34,12 +38,11 @@ from fedgen.runs.folder import RunFolder
 from fedgen.training.optimizer import LearnerOptimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from support.federation import Desk
 
-    from fedgen.errors import Code
     from fedgen.events import Event
 
 Values = np.ndarray
@@ -196,7 +199,7 @@ class Wires:
     ) -> None:
         self.peers = list(peers)
         self.late = late
-        self.log: list[tuple[str, tuple[int, ...]]] = []
+        self.log: list[tuple[str, list[int]]] = []
         self.waited_for: list[int] = []
         self.stop_before: str | None = None
         self.stop_after: str | None = None
@@ -205,14 +208,20 @@ class Wires:
         self.waited_for.append(expected)
         return range(len(self.peers))
 
-    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
-        self.log.append((group, tuple(nodes)))
+    def exchange(self, frames: Iterable[tuple[int, bytes]], timeout: float, group: str) -> Iterator[Answer]:
         if group == self.stop_before:
             raise Killed(group)
-        for node in nodes:
+        asked: list[int] = []
+        self.log.append((group, asked))
+        late = []
+        for node, frame in frames:
+            asked.append(node)
             replies = self.peers[node].handle(frame)
-            if not self.late(group, node):
+            if self.late(group, node):
+                late.append(node)
+            else:
                 yield from (Answer(node=node, reply=reply) for reply in replies)
+        yield from (Answer(node=node, reply=None, code=Code.LATE) for node in late)
         if group == self.stop_after:
             raise Killed(group)
 
@@ -251,9 +260,11 @@ def open_bureau(
     kept = store(folder, {"study_hash": study.study_hash, "model": study.study.model.name})
     records: list[RoundRecord] = []
     events: list[Event] = []
+    plan = plan_of(study)
+    masked = isinstance(plan, DistributedPlan) and plan.masked
     coordinator = Coordinator(
         study=study,
-        plan=plan_of(study),
+        plan=plan,
         learner=learner,
         optimizer=LearnerOptimizer.of(
             learner, study.study.training.optimizer, public_steps=study.study.model.public_steps
@@ -267,6 +278,7 @@ def open_bureau(
         record=records.append,
         heldout_loss=lambda _number: None,
         epsilon=lambda _number: None,
+        setups=SetupFile(root / "secagg.json", desk.run) if masked else None,
     )
     return Bureau(coordinator, kept, folder, records, events)
 

@@ -23,8 +23,11 @@ from fedgen.messages import (
     Refusal,
     Settle,
     Settled,
+    Step,
+    Stepped,
     Train,
     Trained,
+    Turn,
     Wire,
     bucket,
     canonical,
@@ -34,7 +37,7 @@ from fedgen.messages import (
 )
 
 HASH, RUN = "11" * 32, "22" * 32
-REPLIES = (Joined, Trained, Refusal, Settled, Confirmed)
+REPLIES = (Joined, Trained, Refusal, Settled, Confirmed, Stepped)
 FIXED = struct.Struct(">5sBIQ")
 TRAIN = Train(study_hash=HASH, run=RUN, round=1, attempt=1, parameters=2, digest=HASH)
 TRAINED: dict[str, Any] = {
@@ -80,13 +83,15 @@ def test_a_field_without_a_mark_would_be_found() -> None:
 
 
 def test_the_kinds_are_closed_and_each_has_one_message() -> None:
-    assert set(messages._KINDS) == set(Kind) == {1, 2, 3, 4, 5, 6, 7, 8, 9}
+    assert set(messages._KINDS) == set(Kind) == set(range(1, 13))
     assert all(message.kind == kind for kind, message in messages._KINDS.items())
     assert {message for message in messages._KINDS.values() if message not in REPLIES} == {
         Join,
         Train,
         Settle,
         Confirm,
+        Turn,
+        Step,
     }
 
 
@@ -224,7 +229,10 @@ def test_every_truncation_and_extension_is_malformed() -> None:
 
 def test_a_header_of_another_kind_does_not_fit() -> None:
     frame = encode(TRAIN)
-    for kind in set(Kind) - {Kind.TRAIN}:
+    assert set(Turn.model_fields) == set(Train.model_fields), (
+        "told apart by their kind alone, which is signed"
+    )
+    for kind in set(Kind) - {Kind.TRAIN, Kind.TURN}:
         assert code(frame[:5] + bytes((kind,)) + frame[6:]) is Code.MALFORMED
 
 

@@ -154,3 +154,20 @@ def test_a_history_is_read_without_a_key(tmp_path: Path) -> None:
     later = history_of(home.ledger("site-01"), dataset, "ab" * 32, now=now + timedelta(days=400))
     assert (later.spent.year, later.spent.data) == ((), ((STEP, 7),))
     assert history_of(home.ledger("site-01"), "another", "ab" * 32, now=now).spent == Spent()
+
+
+def test_what_would_fit_is_true_where_noise_comes_in_shares(tmp_path: Path) -> None:
+    prepared = charged(tmp_path, dict.fromkeys(NAMES, 100), privacy={"trust": "distributed"})
+    left = allowance_of(prepared)
+    assert left is not None
+    assert not left.fits
+    plan = plan_of(prepared.resolved)
+
+    def cost(rounds: int) -> float:
+        return epsilon(((STEP, 100), (plan.event, rounds)), 1e-5).epsilon
+
+    assert cost(left.rounds_left) <= 3.2 < cost(left.rounds_left + 1)
+    asked = str(left.hint).rsplit(" ", 1)[1]
+    again = allowance_of(prepare(tmp_path / "study.yaml", [f"privacy.epsilon={asked}"]))
+    assert again is not None
+    assert again.fits

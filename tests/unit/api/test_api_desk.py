@@ -13,6 +13,7 @@ from fedgen.api.desk import LoggedProgress, asked_rounds, open_desk
 from fedgen.api.ledgers import verify_ledger
 from fedgen.config.plan import plan_of
 from fedgen.coordinator.progress import Progress
+from fedgen.coordinator.secure_store import SetupFile
 from fedgen.crypto.digest import sha256_hex
 from fedgen.errors import IntegrityError
 from fedgen.ledger.checkpoint import Checkpoint
@@ -48,8 +49,12 @@ def test_the_desk_is_the_same_after_a_restart(folder: RunFolder) -> None:
 def test_a_start_that_was_killed_before_it_was_whole_is_made_anew(folder: RunFolder) -> None:
     first = open_desk(folder)
     (folder.root / "coordinator" / "run").unlink()
+    SetupFile(folder.setups, first.run).next_setup()
     again = open_desk(folder)
     assert again.run != first.run
+    assert SetupFile(folder.setups, again.run).next_setup() == 1, (
+        "what was used belongs to the run that is gone"
+    )
     with _store(folder) as store:
         assert store.next_attempt(1) == 1
 

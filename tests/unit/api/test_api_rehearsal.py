@@ -10,10 +10,10 @@ from support.federation import Desk, small_study
 from fedgen.api import rehearsal
 from fedgen.api.rehearsal import Twice, late_or_lost
 from fedgen.config.training import FaultSpec
-from fedgen.coordinator.transport import Answer
+from fedgen.coordinator.transport import Answer, to_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 DESK = Desk(small_study())
 
@@ -51,7 +51,7 @@ class _Inner:
     def nodes(self, expected: int, timeout: float) -> Sequence[int]:
         return list(range(expected))
 
-    def exchange(self, frame: bytes, nodes: Sequence[int], timeout: float, group: str) -> Iterator[Answer]:
+    def exchange(self, frames: Iterable[tuple[int, bytes]], timeout: float, group: str) -> Iterator[Answer]:
         yield Answer(node=0, reply=DESK.train(2))
         yield Answer(node=1, reply=DESK.train(3))
         yield Answer(node=2, reply=None)
@@ -63,5 +63,5 @@ def test_an_answer_comes_twice_for_its_sender_and_round_only() -> None:
         FaultSpec(site="other", round=3, kind="twice"),
     ]
     twice = Twice(_Inner(), faults)
-    assert [answer.node for answer in twice.exchange(b"", [0, 1, 2], 1.0, "g")] == [0, 0, 1, 2]
+    assert [answer.node for answer in twice.exchange(to_all(b"", [0, 1, 2]), 1.0, "g")] == [0, 0, 1, 2]
     assert twice.nodes(4, 0.0) == [0, 1, 2, 3]

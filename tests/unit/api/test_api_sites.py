@@ -15,6 +15,7 @@ from fedgen.api.prepare import Prepared, prepare
 from fedgen.api.sites import SharedConsent, SimulatedSites
 from fedgen.errors import DataError
 from fedgen.runs.folder import RunFolder
+from fedgen.site.standing import Standing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +50,19 @@ def test_every_site_has_an_identity_of_its_own_that_lasts(sites: SimulatedSites)
     keys = sites.roster_keys()
     assert len(set(keys.values())) == 3
     assert sites.roster_keys() == keys
+
+
+def test_a_site_knows_the_others_by_their_keys_and_keeps_what_it_did_in_each_run(
+    sites: SimulatedSites,
+) -> None:
+    first, again, other = (sites._site(number) for number in (0, 0, 1))
+    assert first._peers is not None
+    assert first._peers() == sites.roster_keys()
+    for site in (first, again, other):
+        assert site._standing is not None
+    first._standing("ab" * 32).keep(Standing(setup=1, round=2, attempt=3))
+    assert again._standing("ab" * 32).load() == Standing(setup=1, round=2, attempt=3)
+    assert other._standing("ab" * 32).load() == again._standing("cd" * 32).load() == Standing()
 
 
 def test_a_site_is_made_once(sites: SimulatedSites) -> None:

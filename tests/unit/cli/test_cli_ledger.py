@@ -1,6 +1,7 @@
 """``ledger`` and ``audit budget`` as a person calls them: words, one JSON document, exit codes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fedgen.cli.app import guarded
 from fedgen.cli.ledger import register_audit, register_ledger
 from fedgen.crypto.keys import SigningKey
 from fedgen.ledger.store import Ledger
-from fedgen.privacy.events import Composed, Gaussian, PoissonGaussian
+from fedgen.privacy.events import Composed, Gaussian, PoissonGaussian, PoissonSkellam
 
 KEY = SigningKey.generate()
 H, R, D = "a" * 64, "b" * 64, "c" * 64
@@ -119,3 +120,18 @@ def test_help_names_the_argument(call: Any, words: tuple[str, str]) -> None:
     code, out, _ = call(*words, "--help")
     assert code == 0
     assert "A ledger's file or URL, a run folder, or a folder of ledgers." in out
+
+
+def test_audit_puts_an_estimate_in_brackets_and_says_what_it_is(call: Any, path: Path) -> None:
+    code, out, _ = call("audit", "budget", path)
+    assert (code, "in brackets" in out, "(" in out) == (0, False, False)
+    step = PoissonSkellam(0.05, 4.0 * 65_600.0**2, 65_600.0, 1.4e6)
+    with Ledger.open(path, origin="hospital", signing_key=KEY, durable=False) as ledger:
+        ledger.reserve("visits", H, R, 3, 1, step, 1, check=lambda _: None)
+    code, out, _ = call("audit", "budget", path)
+    assert code == 0
+    assert "in brackets: what Gaussian noise of the same variance would cost; an estimate, not a bound" in out
+    lines = [line for line in out.splitlines() if "visits" in line]
+    assert lines
+    assert all(re.search(r"\([0-9.e-]+\)", line) for line in lines)
+    assert not any("(" in line for line in out.splitlines() if "claims" in line)

@@ -57,7 +57,7 @@ optimizer.name = "adam"
 optimizer.lr = 1e-3
 """
 
-# The example of the promised interface: secure aggregation and policy packs come in a later version.
+# The example of the promised interface.
 PROMISED = """\
 study: rand-health
 data:
@@ -93,16 +93,16 @@ def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
     assert by_yaml.study.training.optimizer.lr == 1e-3
 
 
-def test_the_promised_example_is_refused_as_not_in_this_version(tmp_path: Path) -> None:
-    error = refusal(write(tmp_path, PROMISED))
-    assert (error.line, error.key) == (7, "privacy.trust")
-    assert "not in this version" in error.what
-    assert "secagg" in (error.hint or "")
+def test_a_section_without_its_trust_is_found_at_its_line(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, PROMISED.replace("trust: distributed", "trust: local")))
+    assert (error.line, error.key) == (8, "secagg")
+    assert "trust: distributed" in error.what
 
 
-def test_the_promised_example_runs_without_its_later_parts(tmp_path: Path) -> None:
-    path = write(tmp_path, PROMISED)
-    file = load_study(path, ["privacy.trust=local", "secagg=null"])
+def test_the_promised_example_is_read_whole(tmp_path: Path) -> None:
+    file = load_study(write(tmp_path, PROMISED))
+    assert file.study.secagg is not None
+    assert (file.study.secagg.threshold, file.study.secagg.dropouts, file.study.secagg.colluders) == (6, 1, 1)
     assert file.study.policy.packs == ("gdpr", "ccpa")
     assert file.study.data.sites.count == 8
     assert file.study.policy.purpose == "train_generator"
@@ -143,7 +143,8 @@ def _folder(path: Path) -> Path:
         ("count: 8", "count: 10001", 5, "data.sites.count"),
         ("rounds: 20", "rounds: 0", 13, "training.rounds"),
         ("lr: 1e-3", "lr: 0", 15, "training.optimizer.lr"),
-        ("trust: local", "trust: distributed", 9, "privacy.trust"),
+        ("study: one", "study: one\nsecagg: {dropouts: 1}", 2, "secagg"),
+        ("trust: local", "trust: everybody", 9, "privacy.trust"),
         ("unit: record", "unit: family", 8, "privacy.unit"),
         ("study: one", "study: one\nstudy: two", 2, "study"),
         ("model:", "modell:", 6, "modell"),

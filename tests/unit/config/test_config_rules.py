@@ -34,10 +34,8 @@ def refusal(**sections: dict[str, Any] | object) -> ConfigError:
 @pytest.mark.parametrize(
     ("sections", "key"),
     [
-        ({"privacy": {"trust": "distributed"}}, "privacy.trust"),
-        ({"secagg": {"protocol": "full", "threshold": 6}}, "secagg"),
-        ({"secagg": {}}, "secagg"),
         ({"release": {"gate": {"evidence": "audit"}}}, "release.gate"),
+        ({"release": {"gate": {}}}, "release.gate"),
     ],
 )
 def test_a_promise_of_a_later_version_is_named_as_such(sections: dict[str, Any], key: str) -> None:
@@ -49,9 +47,48 @@ def test_a_promise_of_a_later_version_is_named_as_such(sections: dict[str, Any],
 
 
 def test_one_line_names_every_key_that_is_not_in_this_version() -> None:
-    error = refusal(privacy={"trust": "distributed"}, secagg={}, release={"gate": {}})
-    assert error.key == "privacy.trust"
-    assert "secagg, release.gate" in (error.hint or "")
+    error = refusal(privacy={"relation": "replace_one"}, release={"gate": {}})
+    assert error.key == "privacy.relation"
+    assert "also not in this version: release.gate" in (error.hint or "")
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("trust", ["local", "central"])
+@pytest.mark.parametrize("secagg", [{}, {"protocol": "sum"}])
+def test_shares_of_noise_belong_to_distributed_trust(trust: str, secagg: dict[str, Any]) -> None:
+    error = refusal(privacy={"trust": trust}, secagg=secagg)
+    assert (error.key, error.hint) == ("secagg", f"leave secagg out with trust: {trust}")
+
+
+@pytest.mark.parametrize(
+    "secagg", [None, {}, {"protocol": "sum"}, {"threshold": 6, "dropouts": 1, "colluders": 2}]
+)
+def test_distributed_trust_is_accepted_with_its_section_or_without(secagg: dict[str, Any] | None) -> None:
+    privacy = {**BASE["privacy"], "trust": "distributed"}
+    study = parse_study({**BASE, "privacy": privacy, **({} if secagg is None else {"secagg": secagg})})
+    assert (study.secagg is None) is (secagg is None)
+    assert parse_study(study.to_json()) == study
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_sum_of_two_hides_nobody(count: int) -> None:
+    error = refusal(privacy={"trust": "distributed"}, data={"sites": {"count": count}})
+    assert (error.key, "hides nobody" in error.what) == ("data.sites.count", True)
+
+
+@pytest.mark.parametrize(
+    ("secagg", "key"),
+    [
+        ({"protocol": "half"}, "secagg.protocol"),
+        ({"dropouts": -1}, "secagg.dropouts"),
+        ({"treshold": 6}, "secagg.treshold"),
+        ({"ring": 16}, "secagg.ring"),
+        (3, "secagg"),
+    ],
+)
+def test_a_wrong_number_of_the_section_is_named(secagg: object, key: str) -> None:
+    error = refusal(privacy={"trust": "distributed"}, secagg=secagg)
+    assert error.key == key
     assert "\n" not in str(error)
 
 
@@ -69,8 +106,9 @@ def test_gradients_are_exchanged_after_every_step() -> None:
     ("training", "key"),
     [({"exchange": "update"}, "training.exchange"), ({"local_steps": 4}, "training.local_steps")],
 )
-def test_central_trust_needs_gradients(training: dict[str, Any], key: str) -> None:
-    error = refusal(privacy={"trust": "central"}, training=training)
+@pytest.mark.parametrize("trust", ["central", "distributed"])
+def test_noise_for_the_sum_of_all_needs_gradients(training: dict[str, Any], key: str, trust: str) -> None:
+    error = refusal(privacy={"trust": trust}, training=training)
     assert error.key == key
     assert "exchange: gradient" in error.what
 
@@ -78,6 +116,13 @@ def test_central_trust_needs_gradients(training: dict[str, Any], key: str) -> No
 def test_central_trust_with_one_step_is_accepted() -> None:
     study = parse_study({**BASE, "privacy": {**BASE["privacy"], "trust": "central"}})
     assert study.training.exchanged == "gradient"
+
+
+@pytest.mark.parametrize("trust", ["local", "central", "distributed"])
+def test_a_whole_site_may_take_several_steps(trust: str) -> None:
+    privacy = {**BASE["privacy"], "trust": trust, "unit": "site"}
+    study = parse_study({**BASE, "privacy": privacy, "training": {**BASE["training"], "local_steps": 4}})
+    assert study.exchanged == "update"
 
 
 def test_a_quorum_larger_than_the_roster_is_refused() -> None:

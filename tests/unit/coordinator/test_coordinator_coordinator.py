@@ -317,8 +317,8 @@ def test_a_step_that_leaves_the_finite_keeps_the_model_before_it(tmp_path: Path)
 
 def test_a_transport_that_has_no_answer_is_heard_and_passed_over(tmp_path: Path) -> None:
     class Patchy(Wires):
-        def exchange(self, frame: bytes, nodes: Any, timeout: float, group: str) -> Any:
-            for answer in super().exchange(frame, nodes, timeout, group):
+        def exchange(self, frames: Any, timeout: float, group: str) -> Any:
+            for answer in super().exchange(frames, timeout, group):
                 lost = answer.node == 1 and group != "join"
                 yield Answer(answer.node, None, Code.DROPPED) if lost else answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from support.peers import Peer, honest
 
 from fedgen.coordinator.aggregate import StreamingSum
 from fedgen.coordinator.rollcall import RollCall
-from fedgen.coordinator.rounds import Ask, Round, Verdict, signer_of
+from fedgen.coordinator.rounds import Ask, Fate, Round, Verdict, signer_of
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import Code, IntegrityError
@@ -145,6 +146,33 @@ def test_bytes_that_mean_nothing_never_raise() -> None:
 # -- the roll ---------------------------------------------------------------------------------------
 
 
+def test_why_there_is_no_answer_is_said_unless_the_site_says_something_itself() -> None:
+    fold = _round()
+    for peer in PEERS:
+        fold.silent(peer.name, Code.LATE)
+    fold.accept(PEERS[0].refusal(SEEN, Code.CONSENT))
+    fold.accept(PEERS[1].trained(SEEN))
+    closed = fold.close()
+    assert closed.missing == {"site-01": Code.CONSENT, "site-03": Code.LATE}
+    assert (closed.answered, closed.fate) == (1, Fate.SUMMED)
+
+
+def test_who_is_silent_when_a_word_is_wanted_is_dropped_with_the_transports_reason() -> None:
+    fold = _round(confirms=True)
+    for peer in PEERS[:2]:
+        fold.accept(peer.trained(SEEN))
+    fold.silent("site-01", Code.LATE)
+    assert fold.drop_held() == {"site-01": Code.LATE, "site-02": Code.DROPPED}
+    assert fold.close().present == 0
+
+
+def test_the_longest_answer_is_what_the_question_says() -> None:
+    assert (ASK.longest, replace(ASK, most=7).longest) == (24, 7)
+    peer = PEERS[0]
+    verdict = _round(replace(ASK, most=10)).accept(peer.trained(SEEN))
+    assert verdict.code is Code.TOO_LARGE
+
+
 def _roll(done: int = 0) -> RollCall:
     return RollCall(DESK.study.study_hash, DESK.run, ROSTER, DESK.sealing, done=done)
 
@@ -183,4 +211,6 @@ def test_a_node_is_named_once_however_many_sites_are_behind_it() -> None:
     roll = _roll()
     for peer in PEERS:
         roll.accept(3, peer.joined())
-    assert roll.close().nodes == (3,)
+    present = roll.close()
+    assert present.nodes == (3,)
+    assert present.places == {"site-01": 3, "site-02": 3, "site-03": 3}

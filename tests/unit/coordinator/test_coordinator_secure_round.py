@@ -215,6 +215,61 @@ def test_waiting_vectors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert noted == [("a", Code.REPLAYED), ("d", Code.UNKNOWN_SENDER)]
 
 
+def test_a_site_that_answers_twice_does_not_stand_in_for_one_that_is_silent() -> None:
+    """The last site of the roster has nobody to offer anything to, so nothing in the core refuses its second answer."""
+    fleet, shelf = Fleet(TERMS, vector, silent=lambda name, at: at == "offer" and name == "site-002"), Shelf()
+    honest = fleet.ask
+
+    def ask(frames, step):
+        for name, frame in honest(frames, step):
+            yield name, frame
+            if name == "site-004":
+                yield name, frame
+
+    fleet.ask = ask  # type: ignore[method-assign]
+    exact(fleet.run(fleet.rounds(shelf), 1), 1, [name for name in NAMES if name != "site-002"])
+    assert shelf.setup == 2
+
+
+def test_a_setup_goes_on_without_one_site_after_another() -> None:
+    terms = terms_for(16, dropouts=5)
+    names = [name for name, _ in terms.sites]
+    gone = iter(names[:5])
+    fleet, shelf = Fleet(terms, vector), Shelf()
+    honest = fleet.ask
+
+    def ask(frames, step):
+        out = next(gone, None) if step == "offer" else None
+        return (answer for answer in honest(frames, step) if answer[0] != out)
+
+    fleet.ask = ask  # type: ignore[method-assign]
+    exact(fleet.run(fleet.rounds(shelf), 1), 1, names[5:])
+    assert shelf.setup == 6
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_study_may_ask_for_more_sites_than_the_terms(*, masked: bool) -> None:
+    terms = terms_for(6, dropouts=2)
+    gone = {"site-001"}
+    fleet = Fleet(terms, vector, masked=masked, silent=lambda name, at: at == "mask" and name in gone)
+    rounds, names = fleet.rounds(fewest=6), [name for name, _ in terms.sites]
+    outcome = fleet.run(rounds, 1)
+    assert isinstance(outcome, Void)
+    assert outcome.again
+    assert fleet.steps["agree"] == fleet.steps["reveal"] == 0
+    gone.clear()
+    exact(fleet.run(rounds, 1, attempt=2), 1, names)
+
+
+def test_too_few_for_the_study_are_found_out_before_anybody_is_charged() -> None:
+    terms = terms_for(6, dropouts=2)
+    for step in ("advertise", "offer", "deal"):
+        fleet = Fleet(terms, vector, silent=lambda name, at, step=step: (name, at) == ("site-005", step))
+        outcome = fleet.run(fleet.rounds(fewest=6), 1)
+        assert isinstance(outcome, Void), step
+        assert fleet.charged == []
+
+
 def test_setups_and_opened_rounds_are_on_the_disk_before_they_are_used(tmp_path) -> None:
     path = tmp_path / "secagg.json"
     store = SetupFile(path, "ab")

@@ -169,6 +169,7 @@ def test_a_declared_body_over_the_limit() -> None:
         ({"key": "ab" * 8}, Code.MALFORMED),
         ({"sealed": True, "key": "ab" * 8}, Code.MALFORMED),
         ({"kind": int(Kind.TRAINED)}, Code.BAD_SEAL),
+        ({"kind": int(Kind.STEPPED)}, Code.BAD_SEAL),
     ],
 )
 def test_a_header_that_contradicts_itself(changes: dict[str, object], code: Code) -> None:

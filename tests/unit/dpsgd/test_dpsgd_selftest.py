@@ -173,12 +173,13 @@ def test_a_claim_of_no_noise_is_refused():
 
 
 def run(engine, loss, outlier_size: float, noise_scale: float = 1.0) -> SelfTest:
-    source = NoiseSource.insecure(13)
-    if noise_scale != 1.0:
-        honest = source.add_normal_
-        source = SimpleNamespace(add_normal_=lambda out, std: honest(out, noise_scale * std))
+    honest = NoiseSource.insecure(13).add_normal_
+
+    def noise(out, std):
+        honest(out, noise_scale * std)
+
     return selftest(
-        engine, loss, normal(ROWS, 16), outlier_size * normal(1, 16, seed=2), noise=source, std=2.0
+        engine, loss, normal(ROWS, 16), outlier_size * normal(1, 16, seed=2), noise=noise, std=2.0
     )
 
 

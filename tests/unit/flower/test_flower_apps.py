@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedgen.coordinator.transport import Answer, Transport
+from fedgen.coordinator.transport import Answer, Transport, to_all
 from fedgen.errors import Code, MissingExtra
 from fedgen.flower import environment
 from fedgen.flower.apps import client_app, server_app
@@ -64,7 +64,7 @@ def test_a_coordinator_runs_over_the_grid_of_its_app() -> None:
     def run(transport: Transport) -> None:
         assert isinstance(transport, FlowerTransport)
         nodes = transport.nodes(3, 5)
-        answers.extend(transport.exchange(b"hello", nodes, 20, "g"))
+        answers.extend(transport.exchange(to_all(b"hello", nodes), 20, "g"))
 
     run_in_process(server_app(run), client_app(_door), nodes=3, workers=2)
     assert [answer.reply for answer in answers] == [f"site {n}: hello".encode() for n in range(3)]
@@ -94,7 +94,7 @@ def test_one_nodes_end_is_not_the_others(error: BaseException) -> None:
     answers: list[Answer] = []
 
     def run(transport: Transport) -> None:
-        answers.extend(transport.exchange(b"x", transport.nodes(3, 5), 20, "g"))
+        answers.extend(transport.exchange(to_all(b"x", transport.nodes(3, 5)), 20, "g"))
 
     run_in_process(server_app(run), app, nodes=3, workers=2)
     assert [(answer.reply, answer.code) for answer in answers] == [
@@ -116,7 +116,7 @@ def test_an_app_that_returns_nonsense_is_dropped() -> None:
     answers: list[Answer] = []
 
     def run(transport: Transport) -> None:
-        answers.extend(transport.exchange(b"x", transport.nodes(1, 5), 20, "g"))
+        answers.extend(transport.exchange(to_all(b"x", transport.nodes(1, 5)), 20, "g"))
 
     run_in_process(server_app(run), app, nodes=1, workers=1)
     assert answers == [Answer(1000, None, Code.DROPPED)]

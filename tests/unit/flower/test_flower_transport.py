@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedgen.coordinator.transport import Answer
+from fedgen.coordinator.transport import Answer, to_all
 from fedgen.errors import Code
 from fedgen.flower import transport as transport_module
 from fedgen.flower.records import from_record, to_record
@@ -96,7 +96,7 @@ def _echo(message: Message) -> list[Message]:
 
 def _exchange(answer: Callable[[Message], list[Message]]) -> list[Answer]:
     grid = Scripted(answer, [[1]])
-    return list(FlowerTransport(grid).exchange(b"frame", [4, 5], 7.0, "round-1"))
+    return list(FlowerTransport(grid).exchange(to_all(b"frame", [4, 5]), 7.0, "round-1"))
 
 
 def test_the_whole_roster_is_waited_for(clock: Clock) -> None:
@@ -131,7 +131,7 @@ def test_a_frame_goes_to_every_node_and_the_answers_come_back_with_their_node() 
 
 def test_the_timeout_is_flowers_to_keep() -> None:
     grid = Scripted(_echo, [[1]])
-    list(FlowerTransport(grid).exchange(b"frame", [4], 7.0, "g"))
+    list(FlowerTransport(grid).exchange(to_all(b"frame", [4]), 7.0, "g"))
     assert grid.timeouts == [7.0]
 
 
@@ -142,7 +142,7 @@ def test_answers_are_streamed_one_by_one() -> None:
         asked.append(message.metadata.dst_node_id)
         return _echo(message)
 
-    answers = FlowerTransport(Scripted(answer, [[1]])).exchange(b"frame", [4, 5, 6], 7.0, "g")
+    answers = FlowerTransport(Scripted(answer, [[1]])).exchange(to_all(b"frame", [4, 5, 6]), 7.0, "g")
     assert next(iter(answers)).node == 4
     assert asked == [4]
 
@@ -166,4 +166,29 @@ def test_a_node_may_answer_twice_or_not_at_all() -> None:
     def answer(message: Message) -> list[Message]:
         return _echo(message) * 2 if message.metadata.dst_node_id == 4 else []
 
-    assert [answer.node for answer in _exchange(answer)] == [4, 4]
+    assert _exchange(answer) == [Answer(4, b"re: frame"), Answer(4, b"re: frame"), Answer(5, None, Code.LATE)]
+
+
+def test_who_sent_an_error_is_not_late() -> None:
+    def answer(message: Message) -> list[Message]:
+        return [Message(Error(code=2, reason=""), reply_to=message)]
+
+    assert [answer.code for answer in _exchange(answer)] == [Code.DROPPED, Code.DROPPED]
+
+
+def test_each_node_gets_its_own_frame_made_when_it_is_sent() -> None:
+    made: list[int] = []
+    sent: list[tuple[int, bytes]] = []
+
+    def frames() -> Iterator[tuple[int, bytes]]:
+        for node in (4, 5, 6):
+            made.append(node)
+            yield node, f"for {node}".encode()
+
+    def answer(message: Message) -> list[Message]:
+        assert made[-1] == message.metadata.dst_node_id, "no frame was made ahead"
+        sent.append((message.metadata.dst_node_id, from_record(message.content)))
+        return _echo(message)
+
+    list(FlowerTransport(Scripted(answer, [[1]])).exchange(frames(), 7.0, "g"))
+    assert sent == [(4, b"for 4"), (5, b"for 5"), (6, b"for 6")]

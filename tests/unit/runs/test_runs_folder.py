@@ -220,3 +220,4 @@ def test_an_attempt_number_is_never_given_twice(tmp_path: Path) -> None:
         file.write(b"2")  # torn by a crash: it was never used
     assert RunFolder(tmp_path).next_attempt(2) == 4
     assert RunFolder(tmp_path).next_attempt(1) == 2
+    assert [RunFolder(tmp_path).attempts(number) for number in (1, 2, 3)] == [2, 4, 0]

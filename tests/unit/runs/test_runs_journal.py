@@ -139,3 +139,10 @@ def test_a_line_that_is_no_round_is_refused(tmp_path: Path) -> None:
 def test_of_several_attempts_the_last_stands() -> None:
     lines = (line(1), line(2, 1), line(3, 1), line(2, 2), line(3, 3), line(3, 2))
     assert [(each.round, each.attempt) for each in standing(lines)] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_of_two_lines_of_one_attempt_the_later_stands() -> None:
+    """A round of secure aggregation whose sum was lost to a kill, after its line was written."""
+    lost = line(2, 1).model_copy(update={"sites": ()})
+    assert line(2, 1).sites
+    assert [each.sites for each in standing((line(2, 1), lost))] == [()]

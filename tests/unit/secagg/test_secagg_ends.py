@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,3 +162,17 @@ def test_the_room_loads_without_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'opacus', 'flwr', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_the_server_keeps_of_the_vectors_is_one_sum() -> None:
+    """A deal for the next turn that is a view into a message would keep each site's whole vector alive."""
+    sites, dimension = 8, 50_000
+    world = World(terms_for(sites, dimension=dimension))
+    starts = world.begin()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for name, start in starts.items():
+        world.server.add(name, world.answer(name, start, np.zeros(dimension, world.terms.dtype)))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 2 * dimension * world.terms.dtype.itemsize

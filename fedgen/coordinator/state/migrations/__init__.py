@@ -1,0 +1,1 @@
+"""Steps of the state's schema, oldest first."""

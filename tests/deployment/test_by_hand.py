@@ -1,0 +1,341 @@
+"""Three sites and a coordinator, made and run with fedgen's commands alone: a study, and whatever may befall one.
+
+One deployment serves every test of this file, in the order in which they stand: to make one takes longer than a study.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from support.by_hand import NAMES, PATIENCE_S, by_hand
+from support.deployed import until
+from support.listening import Listener, everything
+from support.plain_app import planted, write_app
+
+from fedgen.api.simulation import simulate
+from fedgen.crypto.envelope import open_frame, peek
+from fedgen.crypto.header import MAGIC, Expectation
+from fedgen.errors import IntegrityError
+from fedgen.flower.control import environment, program
+from fedgen.ledger.verify import verify
+from fedgen.messages import Kind
+from fedgen.models.state import load_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from support.by_hand import ByHand
+
+pytestmark = [
+    pytest.mark.deployment,
+    pytest.mark.process,
+    pytest.mark.slow,
+    pytest.mark.needs("nginx"),
+]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[ByHand]:
+    with by_hand() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def first(world: ByHand) -> tuple[Path, Listener]:
+    """A study over all three sites, and what the SuperLink's database held while it ran."""
+    study = world.study("first", training={"rounds": 2})
+    with Listener(world.home.superlink_db) as heard:
+        world.train(study)
+        world.approve(study)
+        assert world.trained() == 0, world.said("train")
+    return study, heard
+
+
+def newest_weights(folder: Path) -> torch.Tensor:
+    newest = max((folder / "checkpoints").glob("round-*.safetensors"))
+    return load_tensors(newest)[0]["weights"]
+
+
+def asked_of(world: ByHand, name: str) -> dict[str, Any]:
+    """Return what a site says of itself."""
+    found: dict[str, Any] = world.json("site", "status", name)
+    return found
+
+
+def ledger_is_whole(world: ByHand, name: str) -> bool:
+    home = world.site(name)
+    return verify(home.root / "ledger.db", home.ledger_signing_key().verify_key).ok
+
+
+# -- a study, from nothing to its report ------------------------------------------------------------
+
+
+def test_a_study_by_hand_ends_with_its_results(world: ByHand, first: tuple[Path, Listener]) -> None:
+    study, _ = first
+    done, record, folder = world.lines(study), world.record(study), world.folder(study)
+    assert [line["round"] for line in done] == [1, 2]
+    assert all(sorted(line["sites"]) == [*NAMES] for line in done)
+    assert all(not line["missing"] and not line["rejected"] for line in done)
+    assert (record["outcome"], record["backend"]) == ("completed", "deployed")
+    for name in ("report.html", "synthetic.parquet", "synthetic.csv", "study.yaml"):
+        assert (folder / name).is_file(), name
+    for name in NAMES:
+        assert ledger_is_whole(world, name)
+        assert len(asked_of(world, name)["approved"]) >= 1
+
+
+def test_two_messages_a_site_and_round_at_most(world: ByHand, first: tuple[Path, Listener]) -> None:
+    """What is asked of a site and what it answers are one message each way; counted at the site's own door."""
+    trained = [world.said(name).count("round-trained") for name in NAMES]
+    assert trained == [2, 2, 2]
+
+
+# -- what stands in the SuperLink's database --------------------------------------------------------
+
+
+def envelopes(texts: Iterable[bytes]) -> Iterator[bytes]:
+    for text in texts:
+        at = text.find(MAGIC)
+        if at >= 0:
+            yield text[at:]
+
+
+def updates(world: ByHand, texts: Iterable[bytes]) -> list[bytes]:
+    """Return the updates among some bytes, opened with the coordinator's own key."""
+    keys = {name: world.site(name).identity().verify_key for name in NAMES}
+    found = []
+    for envelope in envelopes(texts):
+        try:
+            header = peek(envelope)
+            if header.kind is not Kind.TRAINED:
+                continue
+            expect = Expectation(study_hash=None, run=None, recipient=header.recipient)
+            opening = {"verify_key": keys[header.sender], "sealing_key": world.home.sealing()}
+            found.append(bytes(open_frame(envelope, expect=expect, **opening)[1]))
+        except IntegrityError:
+            continue
+    return found
+
+
+def secrets(clear: list[bytes]) -> list[bytes]:
+    """Return pieces of updates, metrics and people that must be nowhere: eight numbers from every part of each."""
+    people = [f"p{number:04d}".encode() for number in range(360)]
+    pieces = [frame[at : at + 32] for frame in clear for at in range(len(frame) // 4, len(frame) - 32, 331)]
+    return people + pieces
+
+
+def leaked(sought: Iterable[bytes], texts: Iterable[bytes]) -> set[bytes]:
+    held = list(texts)
+    return {it for it in sought if any(it in text for text in held)}
+
+
+def test_the_superlink_never_holds_an_update_a_metric_or_a_person_in_clear(
+    world: ByHand, first: tuple[Path, Listener]
+) -> None:
+    _, heard = first
+    texts = [*heard.texts(), everything(world.home.root)]
+    clear = updates(world, texts)
+    assert len(clear) >= 3, "the listener missed the updates: it proves nothing"
+    assert leaked(secrets(clear), texts) == set()
+    wire = [bytes(cable.heard) for cable in world.cables.values()]
+    assert all(len(it) > 10_000 for it in wire)
+    assert leaked([*secrets(clear), MAGIC, b"/v1/fleet"], wire) == set()
+
+
+def test_the_same_look_finds_what_nobody_sealed(world: ByHand, first: tuple[Path, Listener]) -> None:
+    """The negative control: an app of somebody else, which sends its updates as Flower's own examples do."""
+    app = write_app(world.root / "plain")
+    env = {**environment(world.home.flower), "TMPDIR": str(world.root / "tmp")}
+    with Listener(world.home.superlink_db) as heard:
+        words = [program("flwr"), "run", str(app), "coordinator", "--format", "json"]
+        subprocess.run(words, env=env, check=True, capture_output=True, timeout=PATIENCE_S)
+        until(lambda: leaked(planted(), heard.texts()) == {*planted()}, "the planted update", 90.0)
+
+
+# -- the same study, simulated ----------------------------------------------------------------------
+
+
+def test_a_real_site_refuses_a_seed_so_noise_is_compared_and_not_bits(
+    world: ByHand, first: tuple[Path, Listener], tmp_path: Path
+) -> None:
+    """Two deployed rounds lie as far from a simulation as two simulations from each other.
+
+    The noise of n rounds from m sites with independent draws: the squared distance of two runs is, over d weights, a sum
+    of d terms of the same size. Over d > 500 its relative spread is below sqrt(2 / d) < 0.07 were they independent; the
+    bounds are four times that wide.
+    """
+    study, _ = first
+    deployed = newest_weights(world.folder(study))
+    runs = [newest_weights(simulate(study, out=tmp_path / str(number)).path) for number in range(3)]
+    assert world.hash_of(study) == json.loads((tmp_path / "0" / "run.json").read_text())["study_hash"]
+
+    def distance(left: torch.Tensor, right: torch.Tensor) -> float:
+        return float((left - right).pow(2).sum())
+
+    among = [distance(runs[0], runs[1]), distance(runs[0], runs[2]), distance(runs[1], runs[2])]
+    usual = sum(among) / 3
+    assert deployed.numel() > 500
+    ratios = [distance(deployed, run) / usual for run in runs]
+    assert all(0.72 < ratio < 1.28 for ratio in ratios), ratios
+    # Negative control: a model of the same noise that is one more step away.
+    moved = deployed + (deployed - runs[0])
+    assert distance(moved, runs[1]) / usual > 1.28
+
+
+def test_a_study_with_a_seed_is_refused_by_every_real_site(world: ByHand) -> None:
+    study = world.study("seeded", privacy={"insecure_seed": 3})
+    process = world.start("train", "train", study, "--server", "server", "--wait", 0)
+    until(lambda: process.poll() is not None, "the refusal", PATIENCE_S)
+    del world.processes["train"]
+    assert process.returncode != 0
+    assert "study-refused" in world.said("train"), world.said("train")
+    assert world.lines(study) == []
+
+
+# -- an owner's word --------------------------------------------------------------------------------
+
+
+def test_who_did_not_say_yes_is_left_out_and_who_takes_it_back_leaves(world: ByHand) -> None:
+    study = world.study("word", training={"rounds": 4, "quorum": 1})
+    digest = world.hash_of(study)
+    # A yes to another study, and to one that nobody asked for, is no yes to this one.
+    world.fedgen("site", "approve", "deadbeef", "--home", NAMES[2], "--yes", code=2)
+    world.train(study)
+    world.approve(study, NAMES[:2])
+    world.wait_for_round(study, 1)
+    world.fedgen("site", "revoke", digest[:12], "--home", NAMES[1])
+    revoked_after = len(world.lines(study))
+    assert world.trained() == 0, world.said("train")
+    done = world.lines(study)
+    assert [line["round"] for line in done] == [1, 2, 3, 4]
+    assert all(line["missing"][NAMES[2]] == "not-approved" for line in done)
+    # The round that was on its way when the word was taken back may still hold it; none after that does.
+    later = done[revoked_after + 1 :]
+    assert later
+    assert all(line["sites"] == [NAMES[0]] for line in later)
+    assert all(line["missing"][NAMES[1]] in {"not-approved", "not-admitted"} for line in later)
+    spent = asked_of(world, NAMES[2])["spent"]
+    assert digest not in asked_of(world, NAMES[2])["approved"]
+    assert spent == asked_of(world, NAMES[2])["spent"]
+
+
+# -- kill -9, each in the middle of a round ---------------------------------------------------------
+
+
+def asks(world: ByHand, study: Path, number: int) -> None:
+    """Wait until a round was asked for and is not closed yet: a process of a relay works on it."""
+    world.wait_for_round(study, number - 1)
+    until(lambda: world.running("flwr-clientapp"), f"round {number} to be on its way", 60.0)
+
+
+def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
+    study = world.study("killed", training={"rounds": 6, "timeout_s": 45.0, "quorum": 2})
+    world.train(study)
+    world.approve(study)
+
+    asks(world, study, 1)
+    world.kill(NAMES[0])  # the daemon of a site; its supervisor is this test
+    world.site_up(NAMES[0])
+
+    asks(world, study, 2)
+    world.kill(f"relay-{NAMES[1]}")  # the SuperNode; what it started ends with it, or is ended here
+    for number in world.running(f"{NAMES[1]}-relay"):
+        os.kill(number, signal.SIGKILL)
+    world.relay_up(NAMES[1])
+
+    asks(world, study, 3)
+    (superlink,) = world.running("flower-superlink")
+    os.kill(superlink, signal.SIGKILL)  # `server up` starts it again
+
+    asks(world, study, 4)
+    os.kill(world.coordinating(world.record(study)["run"]), signal.SIGKILL)  # `train` has another one started
+
+    asks(world, study, 5)
+    world.kill("train")
+    time.sleep(1.0)
+    world.train(study, "--resume")
+    assert world.trained(400.0) == 0, world.said("train")
+
+    done = world.lines(study)
+    assert [line["round"] for line in done] == [1, 2, 3, 4, 5, 6]
+    assert all(len(line["sites"]) >= 2 for line in done)
+    assert all(len(set(line["sites"])) == len(line["sites"]) for line in done)
+    record = world.record(study)
+    assert (record["outcome"], record["rounds_done"]) == ("completed", 6)
+    assert record["privacy"][-1]["epsilon"] <= 3.0
+    assert all(ledger_is_whole(world, name) for name in NAMES)
+    assert len(world.running("flower-superlink")) == 1
+    assert len(world.running("nginx: master")) <= 1
+
+
+# -- the network ------------------------------------------------------------------------------------
+
+
+def test_a_cut_cable_costs_its_site_some_rounds_and_nobody_else_anything(world: ByHand) -> None:
+    study = world.study("cut", training={"rounds": 4, "timeout_s": 15.0, "quorum": 2})
+    world.cables[NAMES[0]].bytes_per_s = 20_000.0  # a slow link, all the while
+    world.train(study)
+    world.approve(study)
+    asks(world, study, 1)
+    world.cables[NAMES[1]].cut()
+    try:
+        until(lambda: any(NAMES[1] in it["missing"] for it in world.lines(study)), "a round without it", 120.0)
+    finally:
+        world.cables[NAMES[1]].mend()
+    assert world.trained() == 0, world.said("train")
+    world.cables[NAMES[0]].bytes_per_s = None
+    done = world.lines(study)
+    assert [line["round"] for line in done] == [1, 2, 3, 4]
+    assert all({NAMES[0], NAMES[2]} <= {*line["sites"]} for line in done)
+    assert {line["missing"][NAMES[1]] for line in done if NAMES[1] in line["missing"]} <= {"late", "dropped"}
+
+
+# -- trust: distributed -----------------------------------------------------------------------------
+
+
+def test_nobody_has_to_be_trusted_with_an_update(world: ByHand) -> None:
+    study = world.study(
+        "masked",
+        privacy={"trust": "distributed"},
+        training={"rounds": 2},
+        secagg={"protocol": "full", "dropouts": 0},
+    )
+    with Listener(world.home.superlink_db) as heard:
+        world.train(study)
+        world.approve(study)
+        assert world.trained(400.0) == 0, world.said("train")
+    done = world.lines(study)
+    assert [line["round"] for line in done] == [1, 2]
+    assert all(sorted(line["sites"]) == [*NAMES] for line in done)
+    texts = [*heard.texts(), everything(world.home.root)]
+    assert updates(world, texts) == []  # not one update that even the coordinator could open alone
+    assert leaked(secrets([]), texts) == set()
+
+
+# -- to the bit: last, because the sites rehearse from here on ---------------------------------------
+
+
+def test_deployed_is_simulated_to_the_bit_where_owners_let_a_seed_make_the_noise(
+    world: ByHand, tmp_path: Path
+) -> None:
+    study = world.study("rehearsed", privacy={"insecure_seed": 11}, training={"rounds": 2})
+    for name in NAMES:
+        config = world.site(name).config
+        text = config.read_text(encoding="utf-8").rstrip("\n")
+        config.write_text(f"{text}\nrehearsal_seed: 11\n", encoding="utf-8")
+        assert world.kill(name, signal.SIGTERM) == 0
+        world.site_up(name)
+    world.train(study)
+    world.approve(study)
+    assert world.trained() == 0, world.said("train")
+    simulated = simulate(study, out=tmp_path / "simulated")
+    assert world.record(study)["study_hash"] == simulated.record.study_hash
+    assert torch.equal(newest_weights(world.folder(study)), newest_weights(simulated.path))

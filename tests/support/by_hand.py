@@ -1,0 +1,299 @@
+"""A deployment as an engineer makes it by hand: nothing but fedgen's own commands, each a process of its own.
+
+A coordinator with its reverse proxy and a few sites, each with a daemon and a relay, in a short temporary folder on
+loopback. Between each relay and the proxy lies a :class:`~support.cable.Cable` that can be cut, slowed and listened to.
+Whatever a process starts inherits a folder for temporary files that nobody else has, so that at the end everything is
+found and ended, however it was killed in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from support.cable import Cable
+from support.deployed import free_port, until
+from support.studies import SCHEMA, people, write_rows, write_study
+
+from fedgen.api.prepare import prepare
+from fedgen.enrolment.server_home import ServerHome
+from fedgen.enrolment.site_home import SiteHome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("hospital-a", "hospital-b", "hospital-c")
+ROWS = 120
+PATIENCE_S = 240.0
+_FAST = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+
+
+class ByHand:
+    """One coordinator and its sites.
+
+    Args:
+        root: A short folder: a Unix socket's path has at most 107 bytes.
+        names: Of the sites.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str] = NAMES) -> None:
+        self.root, self.names = root, tuple(names)
+        self.inside, self.outside = free_port(), free_port()
+        self.home = ServerHome(root / "server")
+        self.cables: dict[str, Cable] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        (root / "tmp").mkdir()
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(root / "tmp"),  # also the mark by which everything that was started is found again
+            **_FAST,
+        }
+
+    def site(self, name: str) -> SiteHome:
+        return SiteHome(self.root / name)
+
+    # -- commands -----------------------------------------------------------------------------------
+
+    def fedgen(self, *words: object, code: int | None = 0) -> str:
+        """Run one command to its end; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "fedgen", *map(str, words)],
+            env=self.env,
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert code is None or done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + ("" if code == 0 else done.stderr)
+
+    def json(self, *words: object) -> Any:
+        return json.loads(self.fedgen(*words, "--json"))
+
+    def start(self, name: str, *words: object) -> subprocess.Popen[bytes]:
+        """Start a command that stays; what it says goes into a file."""
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fedgen", *map(str, words)],
+                env=self.env,
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def log(self, name: str) -> Path:
+        return self.root / f"{name}.log"
+
+    def said(self, name: str) -> str:
+        path = self.log(name)
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """End a command, and nothing that it started."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(60)
+
+    # -- from nothing to a deployment ---------------------------------------------------------------
+
+    def enrol(self) -> None:
+        """Make every home, and have each side compare the other's fingerprint."""
+        self.fedgen("server", "init", "server", "--address", f"127.0.0.1:{self.outside}")
+        text = self.home.config.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^#listen:.*$", f"listen: 127.0.0.1:{self.outside}", text)
+        text = re.sub(r"(?m)^superlink_port:.*$", f"superlink_port: {self.inside}", text)
+        self.home.config.write_text(text, encoding="utf-8")
+        server = self.json("keys", "show", "server")["fingerprint"]
+        rows = self._cut()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._init, self.names, rows))
+        for name in self.names:
+            word = self.json("keys", "show", name)["fingerprint"]
+            self.fedgen("server", "enroll", f"{name}.request.json", "--home", "server", "--fingerprint", word)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda name: self._join(name, server), self.names))
+
+    def _cut(self) -> list[list[tuple[str, ...]]]:
+        """Return the rows of each site, as a simulation of a study over all of them cuts them."""
+        rows = people(ROWS * len(self.names))
+        parts = prepare(self.study("cut-up")).parts
+        return [[rows[int(number)] for number in part] for part in parts]
+
+    def _init(self, name: str, rows: list[tuple[str, ...]]) -> None:
+        folder = self.root / f"{name}-data"
+        folder.mkdir()
+        write_rows(folder / "rows.csv", rows)
+        (folder / "schema.yaml").write_text(yaml.safe_dump(SCHEMA, sort_keys=False), encoding="utf-8")
+        ceilings = ("--epsilon-per-study", 10, "--epsilon-life", 100, "--delta", 1e-5)
+        source = ("--source", f"{name}-data/rows.csv", "--schema", f"{name}-data/schema.yaml")
+        self.fedgen("site", "init", name, "--name", name, *source, *ceilings)
+
+    def _join(self, name: str, fingerprint: str) -> None:
+        self.fedgen("site", "join", f"{name}.invitation.json", "--home", name, "--fingerprint", fingerprint)
+        others = [f"{other}.request.json" for other in self.names if other != name]
+        self.fedgen("site", "peer", *others, "--home", name, "--yes")
+        # The relay has a folder of its own; in it stands where it calls. Here that is one end of a cable.
+        self.fedgen("site", "relay", name, "--export", f"{name}-relay")
+        self.cables[name] = Cable(self.outside)
+        path = self.root / f"{name}-relay" / "relay.json"
+        said = json.loads(path.read_text(encoding="utf-8"))
+        said["address"] = f"127.0.0.1:{self.cables[name].port}"
+        path.write_text(json.dumps(said), encoding="utf-8")
+
+    def up(self) -> None:
+        """Run everything, and wait until every site is connected."""
+        self.server_up()
+        for name in self.names:
+            self.site_up(name)
+        for name in self.names:
+            until(lambda name=name: "listening on" in self.said(name), f"the daemon of {name}", PATIENCE_S)
+        until(lambda: self.said("server").count("admitted") >= len(self.names), "the nodes", PATIENCE_S)
+        for name in self.names:
+            self.relay_up(name)
+
+    def server_up(self) -> None:
+        self.start("server", "server", "up", "server")
+
+    def site_up(self, name: str) -> None:
+        self.log(name).unlink(missing_ok=True)
+        self.start(name, "site", "serve", name)
+
+    def relay_up(self, name: str) -> None:
+        self.start(f"relay-{name}", "site", "relay", f"{name}-relay", "--port", free_port())
+
+    # -- a study ------------------------------------------------------------------------------------
+
+    def study(self, name: str, **sections: Any) -> Path:
+        """Write a study over all sites; the rows beside it are those of a simulation of it."""
+        training = {"rounds": 3, "timeout_s": 60.0, **sections.pop("training", {})}
+        data = {"sites": {"names": list(self.names)}, "holdout": 0.0, **sections.pop("data", {})}
+        rows = people(ROWS * len(self.names))
+        return write_study(
+            self.root / f"study-{name}", rows=rows, study=name, data=data, training=training, **sections
+        )
+
+    def train(self, study: Path, *words: object) -> subprocess.Popen[bytes]:
+        """Begin or go on with a study in the background."""
+        return self.start("train", "train", study, "--server", "server", "--wait", 200, *words)
+
+    def trained(self, patience: float = PATIENCE_S) -> int:
+        """Wait until `train` has ended; return its exit code."""
+        process = self.processes["train"]
+        until(lambda: process.poll() is not None, "the study to end", patience)
+        del self.processes["train"]
+        return int(process.returncode)
+
+    def hash_of(self, study: Path) -> str:
+        """Return a study's hash as the sites file it: it needs no more than the study and the declared sizes."""
+        from fedgen.api.training import prepare_deployed
+
+        return prepare_deployed(study, (), self.home).resolved.study_hash
+
+    def approve(self, study: Path, names: Sequence[str] | None = None) -> str:
+        """Have the owners say yes, each once the study waits there; return its hash."""
+        digest = self.hash_of(study)
+        for name in names or self.names:
+            waits = self.site(name).pending / f"{digest}.json"
+            until(waits.exists, f"the study at {name}", PATIENCE_S)
+            self.fedgen("site", "approve", digest[:12], "--home", name, "--yes")
+        return digest
+
+    def folder(self, study: Path) -> Path:
+        name, digest = yaml.safe_load(study.read_text(encoding="utf-8"))["study"], self.hash_of(study)
+        return self.home.runs / f"{name}-{digest[:8]}"
+
+    def lines(self, study: Path) -> list[dict[str, Any]]:
+        """Return the lines of the rounds so far."""
+        path = self.folder(study) / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def record(self, study: Path) -> Any:
+        return json.loads((self.folder(study) / "run.json").read_text(encoding="utf-8"))
+
+    def wait_for_round(self, study: Path, number: int) -> None:
+        train = self.processes.get("train")
+        until(
+            lambda: len(self.lines(study)) >= number or (train is not None and train.poll() is not None),
+            f"round {number}",
+            PATIENCE_S,
+        )
+        assert len(self.lines(study)) >= number, self.said("train")
+
+    # -- who runs -----------------------------------------------------------------------------------
+
+    def running(self, word: str = "") -> list[int]:
+        """Return what this deployment started, wherever it is now, and whose command line has a word."""
+        mark = f"TMPDIR={self.root / 'tmp'}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                here = mark in (path / "environ").read_bytes().split(b"\0")
+                here = here or str(self.root) in words
+                state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if here and state != "Z" and word in words and int(path.name) != os.getpid():
+                found.append(int(path.name))
+        return found
+
+    def coordinating(self, run: str) -> int:
+        """Return the process that coordinates a run now, as it says itself in the state."""
+        with closing(sqlite3.connect(f"file:{self.home.root / 'state.db'}?mode=ro", uri=True)) as raw:
+            found = raw.execute("SELECT holder_note FROM coordinator_runs WHERE run = ?", (run,)).fetchone()
+        return int(str(found[0]).rpartition(" ")[2])
+
+    def close(self) -> None:
+        """End everything, the way it is meant to be ended first, and see that nothing is left."""
+        for name in [*self.processes]:
+            with suppress(ProcessLookupError):
+                self.processes[name].terminate()
+        deadline = time.monotonic() + 30
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+        while left := self.running():
+            for number in left:
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.2)
+        for process in self.processes.values():
+            process.wait(10)
+        for cable in self.cables.values():
+            cable.close()
+
+
+@contextmanager
+def by_hand(names: Sequence[str] = NAMES) -> Iterator[ByHand]:
+    """Lend a deployment that is enrolled and runs."""
+    root = Path(tempfile.mkdtemp(prefix="fd-", dir="/tmp"))
+    made = ByHand(root, names)
+    try:
+        made.enrol()
+        made.up()
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(root, ignore_errors=True)

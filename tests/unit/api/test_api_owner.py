@@ -1,0 +1,244 @@
+"""What an owner is shown and does: approve, take back, stand, leave, wipe."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.federation import Desk, small_study
+from support.site_homes import make_home, write_file
+
+import fedgen.api.serving as serving_module
+from fedgen.api.leaving import kept_by_wipe, leave, wipe
+from fedgen.api.owner import approve, find_study, look, revoke, standing
+from fedgen.api.serving import approval_book, composed, serving_alone
+from fedgen.config.plan import plan_of
+from fedgen.errors import ConfigError, Refused, UsageError
+from fedgen.ledger.verify import verify
+from fedgen.privacy.accountant import epsilon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedgen.enrolment.site_home import SiteHome
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk(small_study())
+
+
+@pytest.fixture
+def home(tmp_path: Path, desk: Desk) -> SiteHome:
+    return make_home(tmp_path / "home", desk)
+
+
+@pytest.fixture(autouse=True)
+def _cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_module, "warm", lambda _schema: None)
+
+
+def _serve(home: SiteHome, *requests: bytes) -> None:
+    with composed(home) as serving:
+        for request in requests:
+            serving.site.handle(request)
+
+
+def _line(home: SiteHome, desk: Desk, title: str) -> str:
+    return dict(look(home, desk.study).lines)[title]
+
+
+def test_an_owner_sees_what_a_study_will_do(home: SiteHome, desk: Desk) -> None:
+    looked = look(home, desk.study)
+    said = dict(looked.lines)
+    assert said["purpose"] == "train_generator"
+    assert "tabular-vae" in said["model"]
+    assert "3 rounds, with 2 sites" in said["model"]
+    assert said["columns"].startswith("visits, ward, sick; person only to tell people apart")
+    assert "any one record" in said["protects"]
+    assert "coordinator.example.org:8443" in said["updates go"]
+    assert "noised here" in said["noise"]
+    assert "NOT ASKED" in said["consent"]
+    assert said["packs"] == "none of this site; the study asks for none"
+    assert "ledger" in said["retention"]
+    assert looked.refused is None
+    assert looked.decision is None
+    assert looked.before == 0
+    assert looked.epsilon == plan_of(desk.study).epsilon_of(3)
+    assert looked.after == pytest.approx(looked.epsilon, rel=1e-6)
+    assert json.loads(json.dumps(looked.to_json()))["study_hash"] == desk.study.study_hash
+
+
+def test_what_was_spent_before_is_counted(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1), desk.train(2))
+    other = small_study(training={"rounds": 5})
+    looked = look(home, other)
+    plan = plan_of(other)
+    event, steps = plan_of(desk.study).event_per_round()
+    assert looked.before == epsilon(((event, 2 * steps),), 1e-5).epsilon
+    own, each = plan.event_per_round()
+    assert looked.after == epsilon(((event, 2 * steps), (own, 5 * each)), 1e-5).epsilon
+    assert looked.before < looked.epsilon < looked.after
+
+
+def test_an_alarming_study_says_so(home: SiteHome) -> None:
+    central = small_study(privacy={"trust": "central"}, policy={"packs": []})
+    assert "WITHOUT noise" in dict(look(home, central).lines)["noise"]
+    person = small_study(privacy={"unit": "person", "rows_per_person": 1})
+    assert "one person" in dict(look(home, person).lines)["protects"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"ceilings": {"epsilon_per_study": 0.1, "epsilon_life": 1.0, "delta": 1e-5}}, "one study"),
+        ({"ceilings": {"epsilon_per_study": 50.0, "epsilon_life": 50.0, "delta": 1e-9}}, "delta"),
+        ({"name": "site-09"}, "roster"),
+    ],
+)
+def test_what_the_sites_own_rules_refuse_cannot_be_approved(
+    home: SiteHome, desk: Desk, change: dict[str, object], why: str
+) -> None:
+    write_file(home, **change)
+    looked = look(home, desk.study)
+    assert why in (looked.refused or "")
+    with pytest.raises(Refused, match="would refuse"):
+        approve(home, looked)
+    assert not list(home.approvals.iterdir())
+
+
+def test_what_would_pass_the_ceiling_for_life_cannot_be_approved(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1), desk.train(2), desk.train(3))
+    cost = look(home, desk.study).before
+    write_file(home, ceilings={"epsilon_per_study": cost * 1.01, "epsilon_life": cost * 1.02, "delta": 1e-5})
+    other = small_study(training={"rounds": 2})
+    assert "for the life of the data" in (look(home, other).refused or "")
+
+
+def test_a_study_is_found_by_the_first_digits_of_its_hash_or_by_its_file(
+    home: SiteHome, desk: Desk, tmp_path: Path
+) -> None:
+    _serve(home, desk.join())
+    assert find_study(home, desk.study.study_hash[:6]) == desk.study
+    assert find_study(home, desk.study.study_hash[:6].upper()) == desk.study
+    (tmp_path / "study.yaml").write_text(desk.study.to_yaml(), encoding="utf-8")
+    assert find_study(home, str(tmp_path / "study.yaml")) == desk.study
+    for wrong in ("ffff", desk.study.study_hash[:3], "", "../x"):
+        with pytest.raises(ConfigError):
+            find_study(home, wrong)
+    book = approval_book(home, "site-01")
+    twin = desk.study.study_hash[:8] + "0" * 56
+    (home.pending / f"{twin}.json").write_bytes(b"{}")
+    with pytest.raises(UsageError, match="fits 2 studies"):
+        find_study(home, desk.study.study_hash[:8])
+    assert twin in book.waiting()
+
+
+def test_an_approval_is_taken_back_and_no_is_said_to_one_that_waits(home: SiteHome, desk: Desk) -> None:
+    other = desk.of(study=small_study(training={"rounds": 2}))
+    _serve(home, desk.join(), other.join())
+    approve(home, look(home, desk.study))
+    assert revoke(home, desk.study.study_hash[:8]).decision == "revoked"
+    assert revoke(home, other.study.study_hash[:8]).decision == "revoked"
+    stands = standing(home)
+    assert stands.approved == ()
+    assert set(stands.revoked) == {desk.study.study_hash, other.study.study_hash}
+    assert stands.waiting == ()
+    with pytest.raises(ConfigError, match="no study that was approved or waits"):
+        revoke(home, "0123")
+
+
+def test_where_a_site_stands(home: SiteHome, desk: Desk) -> None:
+    first = standing(home)
+    assert (first.site, first.daemon, first.process, first.trouble) == ("site-01", "stopped", None, None)
+    assert first.coordinator is not None
+    assert first.coordinator["address"] == "coordinator.example.org:8443"
+    assert first.studies == 0
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1), desk.of(study=small_study(training={"rounds": 7})).join())
+    with serving_alone(home):
+        second = standing(home)
+    assert second.daemon == "starting"
+    assert second.studies == 1
+    assert second.approved == (desk.study.study_hash,)
+    assert [name for _, name in second.waiting] == ["small"]
+    assert json.loads(json.dumps(second.to_json()))["site"] == "site-01"
+    home.invitation.unlink()
+    third = standing(home)
+    assert third.coordinator is None
+    assert "no invitation" in (third.trouble or "")
+
+
+def test_leaving_takes_every_approval_back_and_keeps_the_rest(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1))
+    assert leave(home) == (desk.study.study_hash,)
+    assert standing(home).approved == ()
+    assert not home.invitation.exists()
+    assert not home.ca_certificate.exists()
+    assert home.identity_key.exists()
+    assert verify(home.ledger).ok
+    assert leave(home) == ()
+
+
+def test_wiping_keeps_what_was_spent(home: SiteHome, desk: Desk, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("not the site's")
+    (home.root / "link").symlink_to(outside)
+    (home.root / "folder").symlink_to(tmp_path)
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1))
+    before = standing(home).spent
+    kept = wipe(home)
+    left = {path for path in home.root.rglob("*") if path.is_file()}
+    assert left == set(kept)
+    names = {path.name for path in left}
+    assert {"ledger.db", "ledger.key", "dataset.json", "ledger.checkpoint", "site.yaml"} <= names
+    assert "identity.key" not in names
+    assert "node.key" not in names
+    assert outside.read_text() == "not the site's"
+    assert verify(home.ledger).ok
+    assert wipe(home) == kept_by_wipe(home, ledger_too=False)  # again changes nothing
+    make_home_again(home, desk)
+    assert standing(home).spent == before
+
+
+def make_home_again(home: SiteHome, desk: Desk) -> None:
+    """Begin the site anew where the ledger stayed."""
+    from support.site_homes import invite, write_table
+
+    from fedgen.crypto.keys import SigningKey
+    from fedgen.enrolment.places import make_folder
+
+    for folder in (home.approvals, home.pending, home.peers_folder):
+        make_folder(folder)
+    SigningKey.generate().save(home.identity_key)
+    write_table(home.root)
+    invite(home, desk)
+    _serve(home)
+
+
+def test_wiping_everything_leaves_nothing(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1))
+    assert wipe(home, ledger_too=True) == ()
+    assert not home.root.exists()
+
+
+def test_a_site_that_is_served_is_not_wiped(home: SiteHome) -> None:
+    with serving_alone(home), pytest.raises(Refused, match="a daemon serves"):
+        wipe(home)
+    assert home.identity_key.exists()
+
+
+def test_a_folder_that_is_no_home_is_not_wiped(tmp_path: Path) -> None:
+    from fedgen.enrolment.site_home import SiteHome as Home
+
+    (tmp_path / "papers").mkdir(mode=0o700)
+    (tmp_path / "papers" / "letter.txt").write_text("keep")
+    with pytest.raises(ConfigError):
+        wipe(Home(tmp_path / "papers"), ledger_too=True)
+    assert (tmp_path / "papers" / "letter.txt").exists()
