@@ -59,6 +59,14 @@ class Code(StrEnum):
     DROPPED = "dropped"
 
 
+def _plain(text: str) -> str:
+    """Return text on one line, without what a terminal would obey or read backwards."""
+    line = " ".join(text.split())
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line
+    )
+
+
 class FedgenError(Exception):
     """A fault with one line for a person: what, where, how to mend it.
 
@@ -87,7 +95,7 @@ class FedgenError(Exception):
         hint: str | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = " ".join(what.split())
+        self.what = _plain(what)
         self.where = None if where is None else str(where)
         self.line = line
         self.key = key
@@ -100,8 +108,8 @@ class FedgenError(Exception):
             place += f":{self.line}"
         parts = [p for p in (place, self.key or "", self.what) if p]
         text = ": ".join(parts)
-        # A key or a path is somebody else's text and may hold line breaks.
-        return " ".join((f"{text} ({self.hint})" if self.hint else text).splitlines())
+        # A key or a path is somebody else's text and may hold line breaks, or what commands a terminal.
+        return _plain(f"{text} ({self.hint})" if self.hint else text)
 
     def diagnostics(self) -> dict[str, str | int]:
         """Return the parts that are set, for ``--json``."""

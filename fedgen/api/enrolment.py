@@ -251,8 +251,10 @@ def look_at_request(root: Path, path: Path, believed: Believed) -> Wait | None:
         IntegrityError: It was changed.
         Refused: Its key was revoked, is another site's, or is not vouched for; or the fingerprint given is another.
     """
+    home = ServerHome(root)
+    home.spec()  # nobody is asked for a home that is none
     request = decode(read_bounded(path), Request, where=path)
-    word = server_side.weigh_request(ServerHome(root).sites(), request)
+    word = server_side.weigh_request(home.sites(), request)
     if believed.covers(word) or not word.needed:
         return None
     persons = "" if request.persons is None else f" of {request.persons:,} persons"

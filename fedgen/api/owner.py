@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NO_STUDY: Final = "0" * 64
 _SHORTEST: Final = 4
+_UNSEEN: Final = 12  # digits of a hash that nobody can search for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Looked:
         lines: Everything in plain words: title and text.
         refused: Why the site's own rules would refuse it anyway, or None.
         decision: What was decided about it before, or None.
+        coordinator: Public key of the coordinator that updates would go to, hex; None before the site joined.
     """
 
     study: ResolvedStudy
@@ -54,6 +56,7 @@ class Looked:
     lines: tuple[tuple[str, str], ...]
     refused: str | None
     decision: Approval | None
+    coordinator: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -70,12 +73,18 @@ class Looked:
         }
 
 
-def find_study(home: SiteHome, named: str) -> ResolvedStudy:
+def find_study(home: SiteHome, named: str, *, unseen: bool = False) -> ResolvedStudy:
     """Return the study that is meant: one that waits, by the first digits of its hash, or a resolved study's file.
+
+    Args:
+        home: The site's.
+        named: The digits, or the file.
+        unseen: Whether nobody will look at it before it is approved. It takes more digits then: whoever may send
+            studies can look for one with the same beginning.
 
     Raises:
         ConfigError: No such study waits, or the file is none.
-        UsageError: The digits fit several.
+        UsageError: The digits fit several, or are too few.
     """
     path = Path(named)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
@@ -91,6 +100,11 @@ def find_study(home: SiteHome, named: str) -> ResolvedStudy:
             f"no study that waits begins with {named!r}",
             where=home.pending,
             hint=f"waiting: {waiting}; or name a run's study.yaml",
+        )
+    if unseen and len(named) < _UNSEEN:
+        raise UsageError(
+            f"{len(named)} digits of a hash are too few to say yes without looking",
+            hint=f"give {_UNSEEN} or more, or leave out --yes",
         )
     return found
 
@@ -111,7 +125,9 @@ def look(home: SiteHome, study: ResolvedStudy) -> Looked:
     own: Counts = ((event, steps * plan.rounds),)
     after = _cost(merge((*spent.spent.data, *own)), plan.relation, delta)
     cost = plan.epsilon_of(plan.rounds)
-    decision = None
+    decision, accepted = None, None
+    with suppress(FedgenError):
+        accepted = home.accepted()
     with suppress(FedgenError):
         decision = approval_book(home, spec.name).decision(study.study_hash)
     return Looked(
@@ -120,14 +136,15 @@ def look(home: SiteHome, study: ResolvedStudy) -> Looked:
         delta=delta,
         before=before,
         after=after,
-        lines=tuple(lines_of(home, spec, study, plan, (cost, before, after, delta))),
+        lines=tuple(lines_of(accepted, spec, study, plan, (cost, before, after, delta))),
         refused=_refused(home, spec, study, plan, after),
         decision=decision,
+        coordinator=None if accepted is None else accepted.coordinator,
     )
 
 
 def approve(home: SiteHome, looked: Looked) -> Approval:
-    """Write down the owner's yes; it holds from the next message on.
+    """Write down the owner's yes; it holds from the next message on, for the coordinator that was shown.
 
     Raises:
         Refused: The site's own rules would refuse the study: mend these first.
@@ -135,10 +152,18 @@ def approve(home: SiteHome, looked: Looked) -> Approval:
     """
     if looked.refused is not None:
         raise Refused(f"this site would refuse the study: {looked.refused}", where=home.config)
+    if looked.coordinator is None:
+        what = "the site has joined no coordinator, so nobody can say where updates would go"
+        raise Refused(what, where=home.invitation, hint="fedgen site join INVITATION")
     plan = plan_of(looked.study)
     book = approval_book(home, home.spec().name)
     return book.decide(
-        looked.study.study_hash, "approved", home.identity(), epsilon=looked.epsilon, delta=plan.delta
+        looked.study.study_hash,
+        "approved",
+        home.identity(),
+        epsilon=looked.epsilon,
+        delta=plan.delta,
+        coordinator=looked.coordinator,
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from fedgen.config.distributed import DistributedPlan
 from fedgen.enrolment.documents import shown
-from fedgen.errors import FedgenError
 from fedgen.privacy.statement import at_most, ceilings_in_words, phrase
 from fedgen.privacy.units import Trust, Unit
 
 if TYPE_CHECKING:
     from fedgen.config.resolve import ResolvedStudy
     from fedgen.config.site import SiteSpec
-    from fedgen.enrolment.site_home import SiteHome
+    from fedgen.enrolment.documents import Invitation
     from fedgen.privacy.plan import Plan
 
+_UNPRINTABLE: Final = "\N{REPLACEMENT CHARACTER}"
 _TRUST: Final = {
     Trust.LOCAL: "each update is noised here, before it leaves; the coordinator sees single, noised updates",
     Trust.CENTRAL: "updates leave WITHOUT noise, sealed for the coordinator, which adds it: it must be trusted",
@@ -30,9 +30,26 @@ _UNIT: Final = {
 
 
 def lines_of(
-    home: SiteHome, spec: SiteSpec, study: ResolvedStudy, plan: Plan, figures: tuple[float, ...]
+    accepted: Invitation | None,
+    spec: SiteSpec,
+    study: ResolvedStudy,
+    plan: Plan,
+    figures: tuple[float, ...],
 ) -> list[tuple[str, str]]:
-    """Return what a study would do, title by title."""
+    """Return what a study would do, title by title; what a stranger wrote is shown without what a terminal obeys."""
+    lines = _lines_of(accepted, spec, study, plan, figures)
+    return [
+        (title, "".join(it if it.isprintable() else _UNPRINTABLE for it in text)) for title, text in lines
+    ]
+
+
+def _lines_of(
+    accepted: Invitation | None,
+    spec: SiteSpec,
+    study: ResolvedStudy,
+    plan: Plan,
+    figures: tuple[float, ...],
+) -> list[tuple[str, str]]:
     cost, before, after, delta = figures
     asked, schema = study.study, study.data_schema
     policy, ceilings = asked.policy, spec.ceilings
@@ -56,21 +73,31 @@ def lines_of(
                 ceilings.epsilon_per_study, ceilings.epsilon_per_year, ceilings.epsilon_life, ceilings.delta
             ),
         ),
-        ("updates go", _goes_to(home)),
+        ("updates go", _goes_to(accepted)),
         ("noise", _TRUST[plan.trust] if asked.privacy.insecure_seed is None else _SEEDED),
+        ("ε holds", _against(plan) if asked.privacy.insecure_seed is None else "against nobody"),
         ("retention", _retention(spec)),
         ("packs", _packs(spec, study)),
         ("consent", _consent(spec)),
     ]
 
 
-def _goes_to(home: SiteHome) -> str:
-    accepted = None
-    with suppress(FedgenError):
-        accepted = home.accepted()
+def _goes_to(accepted: Invitation | None) -> str:
     if accepted is None:
         return "nowhere yet: the site has joined no coordinator"
-    return f"to {accepted.name} at {accepted.address}, key {shown(accepted.coordinator)}"
+    to = f"to {accepted.name} at {accepted.address}, key {shown(accepted.coordinator)}"
+    return f"{to}; sealed, so that it alone can open them"
+
+
+def _against(plan: Plan) -> str:
+    """Return whom the figures are about; the rest may learn more."""
+    if isinstance(plan, DistributedPlan):
+        helped = plan.point.noise.colluders
+        with_help = f" and any {helped} other site{'s' if helped > 1 else ''} that help it" if helped else ""
+        return f"against the coordinator{with_help}; NOT against it with more sites"
+    if plan.trust is Trust.CENTRAL:
+        return "against everyone but the coordinator; AGAINST IT NOTHING IS PROMISED"
+    return "against everyone outside this site, the coordinator included"
 
 
 def _retention(spec: SiteSpec) -> str:

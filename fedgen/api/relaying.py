@@ -6,6 +6,7 @@ They can be taken out of a home into a folder of their own, which is given to th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -124,9 +125,12 @@ def export_relay(home: SiteHome, folder: Path) -> Path:
           the first user of ``relay_users``.
 
     Raises:
-        ConfigError: The folder is open to others or cannot be written, or the site has not joined.
+        ConfigError: The folder is open to others, cannot be written or lies in the home, or the site has not joined.
         Refused: The invitation is not for this site, or expired.
     """
+    if folder.resolve() == home.root.resolve() or home.root.resolve() in folder.resolve().parents:
+        hint = "name a folder outside the home: the relay's user must not get into the home"
+        raise ConfigError("lies in the site's home", where=folder, hint=hint)
     with _acting_as(_owner_of(home.root)):
         said, ca, node = _of_home(home)
         users, _ = users_of(home.spec(), home)
@@ -138,13 +142,29 @@ def export_relay(home: SiteHome, folder: Path) -> Path:
     relay = min(users) if _is_root() else None
     if relay is not None and not folder.exists():
         with storage(folder):
-            folder.mkdir(mode=0o700, parents=True)
-            os.chown(folder, relay, -1)
+            _make_for(folder, relay)
     with _acting_as(relay):
         make_folder(folder)
         for name, data in files.items():
             write_private(folder / name, data)
     return folder
+
+
+def _make_for(folder: Path, user: int) -> None:
+    """Make a folder that belongs to another user, who may be able to exchange it for a link meanwhile.
+
+    Raises:
+        OSError: What was made is no longer there.
+    """
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid() or os.listdir(descriptor):  # noqa: PTH208 - of what was opened
+            raise FileExistsError(errno.EEXIST, "exchanged", str(folder))
+        os.fchown(descriptor, user, -1)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -167,8 +187,15 @@ def _owner_of(folder: Path) -> int | None:
         return None
 
 
-def run(relay: Relay) -> None:
-    """Become the SuperNode; does not return."""
+def run(relay: Relay, *, stdout_is_taken: bool = False) -> None:
+    """Become the SuperNode; does not return.
+
+    Args:
+        relay: What to start.
+        stdout_is_taken: Whether a document was printed there: what Flower prints then goes to stderr.
+    """
+    if stdout_is_taken:
+        os.dup2(2, 1)
     os.execve(relay.program, relay.arguments, relay.environment)  # noqa: S606 - no shell, a known program
 
 

@@ -17,14 +17,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from fedgen.enrolment.places import check_folder, make_folder
-from fedgen.errors import Code, ConfigError, IntegrityError, Refused
+from fedgen.errors import Code, ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from fedgen.config.resolve import ResolvedStudy
     from fedgen.config.site import SiteSpec
     from fedgen.data.encoded import EncodedTable
     from fedgen.enrolment.site_home import SiteHome
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from fedgen.ledger.store import Ledger
     from fedgen.policy.consent import ConsentLog
     from fedgen.policy.store import ConsentStore
-    from fedgen.privacy.plan import Plan
     from fedgen.schema.table import Schema
     from fedgen.site.approval_book import ApprovalBook
     from fedgen.site.monitor import Site
@@ -116,6 +114,7 @@ def composed(home: SiteHome) -> Iterator[Serving]:
         Refused: The invitation is not for this site, or expired.
     """
     from fedgen.api.bench import Bench
+    from fedgen.api.owners_word import OwnersWord
     from fedgen.api.seeds import seeded_noise
     from fedgen.api.site_data import SiteTable, dataset_of
     from fedgen.dpsgd.noise import NoiseSource
@@ -144,6 +143,7 @@ def composed(home: SiteHome) -> Iterator[Serving]:
     with ExitStack() as open_:
         consent, desk, uses = _consent(home, spec, rows, open_)
         ledger = open_.enter_context(opened_ledger(home, spec))
+        word = OwnersWord(home, approval_book(home, spec.name), spec, coordinator.coordinator)
         account = Account(
             _lending(ledger),
             dataset_of(home.state / DATASET, ledger),
@@ -168,38 +168,11 @@ def composed(home: SiteHome) -> Iterator[Serving]:
             policy=desk,
             peers=lambda: {**home.peers(), spec.name: identity.public},
             standing=lambda run: StandingFile(home.state / f"standing-{run}.json", run),
-            approvals=OwnersWord(home, approval_book(home, spec.name), coordinator.coordinator),
+            approvals=word,
+            sealing=word.sealing_key,
         )
         warm(schema)
         yield Serving(site, spec.name, len(rows))
-
-
-class OwnersWord:
-    """What a site asks before each round: does its invitation still hold, and did its owner say yes?
-
-    Args:
-        home: Read anew each time.
-        book: The owner's decisions.
-        coordinator: Public key of the coordinator that this process serves, hex.
-    """
-
-    def __init__(self, home: SiteHome, book: ApprovalBook, coordinator: str) -> None:
-        self._home, self._book, self._coordinator = home, book, coordinator
-
-    def check(self, study_hash: str, study: ResolvedStudy, plan: Plan) -> None:
-        """Return if both are so.
-
-        Raises:
-            Refused: ``not-admitted`` or ``not-approved``.
-        """
-        try:
-            found = self._home.coordinator()
-        except ConfigError as error:
-            raise Refused("the site has left its coordinator", code=Code.NOT_ADMITTED) from error
-        if found.coordinator != self._coordinator:
-            what = "the invitation is another coordinator's by now"
-            raise Refused(what, code=Code.NOT_ADMITTED, hint="restart the daemon")
-        self._book.check(study_hash, study, plan)
 
 
 def approval_book(home: SiteHome, name: str) -> ApprovalBook:

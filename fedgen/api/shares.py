@@ -35,12 +35,14 @@ class Shares:
         least: The fewest sites in a sum that is opened.
         assumed: Colluders the study assumes.
         event: What its own plan charges for one aggregate.
+        most: With the help of more sites than this, its plan says nothing.
     """
 
     study_hash: str
     least: int
     assumed: int
     event: PoissonSkellam
+    most: int
 
     @classmethod
     def of(cls, study: ResolvedStudy) -> Self | None:
@@ -54,11 +56,12 @@ class Shares:
         plan = plan_of(study)
         if not isinstance(plan, DistributedPlan):
             raise TypeError("distributed trust without a distributed plan")
-        return cls(study.study_hash, plan.least, plan.point.noise.colluders, plan.event)
+        most = max(facing.colluders for facing in plan.facing())
+        return cls(study.study_hash, plan.least, plan.point.noise.colluders, plan.event, most)
 
     def counts(self, helpers: object) -> bool:
-        """Return whether so many sites could help somebody and leave noise."""
-        return isinstance(helpers, int) and not isinstance(helpers, bool) and 0 <= helpers < self.least
+        """Return whether something can be said of somebody with so many sites' help."""
+        return isinstance(helpers, int) and not isinstance(helpers, bool) and 0 <= helpers <= self.most
 
     def against(self, helpers: int, charged: Mapping[str, list[Reserved]]) -> dict[str, list[Reserved]]:
         """Return ``charged`` with this study's events as somebody sees them who knows so many sites' shares.
@@ -67,7 +70,7 @@ class Shares:
             ValueError: So many cannot help.
         """
         if not self.counts(helpers):
-            raise ValueError(f"of {self.least} sites {helpers} cannot help")
+            raise ValueError(f"nothing can be said of the help of {helpers} sites, at most of {self.most}")
         part = (self.least - helpers) / (self.least - self.assumed)
 
         def seen(entry: Reserved) -> Reserved:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from fedgen.api.serving import composed, serving_alone, socket_of, tell_supervisor, users_of
@@ -15,7 +15,7 @@ from fedgen.enrolment.site_home import SiteHome
 from fedgen.errors import IntegrityError
 from fedgen.messages import Kind
 from fedgen.observe import Door, Logs, Meters, Outcome, Probes, Reason, Said, Span, span, start, traces
-from fedgen.site.daemon import Daemon
+from fedgen.site.daemon import Counts, Daemon
 from fedgen.site.limits import Limits
 
 if TYPE_CHECKING:
@@ -31,8 +31,25 @@ _PART: Final = "site"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Limits | None = None) -> None:
-    """Serve the site of a home until SIGTERM; call it on the main thread.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a daemon did from its first request to the signal that stopped it.
+
+    Attributes:
+        site: The site's name.
+        socket: Where it listened.
+        answered: Requests that were answered; a refusal is an answer.
+        away: Connections that brought no request that was answered, by why.
+    """
+
+    site: str
+    socket: Path
+    answered: int
+    away: dict[str, int]
+
+
+def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Limits | None = None) -> Served:
+    """Serve the site of a home until SIGTERM, and return what was served; call it on the main thread.
 
     Guarantees:
         - Nothing listens before everything was checked and everything heavy was loaded.
@@ -80,6 +97,8 @@ def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Li
         tell_supervisor("STOPPING=1")
         watching.probes.set(_PART, Reason.STOPPING)
         watching.logs.say(Said.STOPPED)
+        away = {str(why): count for why, count in watching.counts.away.items()}
+        return Served(serving.name, daemon.path, watching.counts.answers, away)
 
 
 @dataclass(slots=True)
@@ -90,11 +109,13 @@ class Watching:
         probes: Whether it is ready.
         meters: What is counted.
         logs: What is said.
+        counts: What came to the door.
     """
 
     probes: Probes
     meters: Meters
     logs: Logs
+    counts: Counts = field(default_factory=Counts)
 
     def of(self, site: Site) -> Callable[[bytes], bytes]:
         """Return ``site.handle``, counted by kind; the kind is the sender's claim until the site has looked."""
@@ -126,11 +147,13 @@ class Watching:
                 self.meters.round(Outcome.REFUSED if refused else Outcome.TRAINED, seconds)
 
     def answered(self, seconds: float, size: int) -> None:
-        """As :meth:`fedgen.site.daemon.Watcher.answered`; counted in :meth:`of`, by kind."""
+        """As :meth:`fedgen.site.daemon.Watcher.answered`; metrics are counted in :meth:`of`, by kind."""
+        self.counts.answered(seconds, size)
 
     def turned_away(self, why: Away) -> None:
         """As :meth:`fedgen.site.daemon.Watcher.turned_away`."""
         door = Door.TIMEOUT if why == "gone" else Door(why)
+        self.counts.turned_away(why)
         self.meters.turned_away(door)
 
 

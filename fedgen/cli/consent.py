@@ -376,7 +376,7 @@ def export(
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
-    """Write what a person is answered: access (Art. 15), portability (Art. 20), or a receipt (ISO/IEC TS 27560)."""
+    """Write what a person is answered: access, portability, or a receipt (GDPR Art. 15, Art. 20; ISO/IEC TS 27560)."""
     from fedgen.api.answers import export_person, write_answer
 
     document = export_person(

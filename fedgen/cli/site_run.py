@@ -37,12 +37,22 @@ def register(group: typer.Typer) -> None:
 
 def serve(
     home: HomeDir = _HERE,
+    json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
-    """Serve a site until it is told to stop (SIGTERM)."""
+    """Serve a site until told to stop; then say what was served."""
     from fedgen.api.site_daemon import serve as run
 
-    run(home, ready=lambda path: say(f"listening on {path}"))
+    done = run(home, ready=lambda path: say(f"listening on {path}"))
+    away = sum(done.away.values())
+    text = f"{done.site} has stopped: {done.answered:,} answered, {away:,} turned away"
+    document = {
+        "site": done.site,
+        "socket": str(done.socket),
+        "answered": done.answered,
+        "turned_away": done.away,
+    }
+    emit(document, as_json=json_, text=text)
 
 
 def status(
@@ -93,7 +103,7 @@ def approve(
     from fedgen.enrolment.site_home import SiteHome
 
     place = SiteHome(home.resolve())
-    looked = look(place, find_study(place, study))
+    looked = look(place, find_study(place, study, unseen=yes))
     shown = _looked(looked)
     say(shown)
     if looked.refused is not None or not (yes or _agrees("Let this study train on your data?")):
@@ -141,7 +151,10 @@ def relay(
         Path | None,
         typer.Option(metavar="DIR", help="Write what the relay's own user needs into a folder, and end."),
     ] = None,
-    port: Annotated[int, typer.Option(metavar="PORT", help="Of the SuperNode, on loopback.")] = 9094,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Of the SuperNode, on loopback.")
+    ] = 9094,
+    json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
     """Become Flower's SuperNode, which hands messages to the daemon."""
@@ -149,13 +162,18 @@ def relay(
     from fedgen.enrolment.site_home import SiteHome
 
     if export is not None:
-        say(f"written: {export_relay(SiteHome(home.resolve()), export)}")
+        folder = export_relay(SiteHome(home.resolve()), export)
+        emit({"exported": str(folder)}, as_json=json_, text=f"written: {folder}")
         return
     found = relay_of(home.resolve(), port=port)
     if found.own_user:
         say("fedgen: the relay runs as the site's own user: code in a bundle could read the site's data")
         say("fedgen: give it a user of its own: fedgen site relay HOME --export DIR")
-    run(found)
+    if json_:  # nothing comes after: this process becomes another program
+        document = {"site": found.site, "own_user": found.own_user, "becomes": list(found.arguments)}
+        emit(document, as_json=True, text="")
+        sys.stdout.flush()
+    run(found, stdout_is_taken=json_)
 
 
 def leave(
@@ -186,7 +204,7 @@ def wipe(
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
     """Remove a site's home: keys, approvals, memory, consent store."""
-    from fedgen.api.leaving import kept_by_wipe
+    from fedgen.api.leaving import kept_by_wipe, table_in
     from fedgen.api.leaving import wipe as remove
     from fedgen.enrolment.site_home import SiteHome
 
@@ -195,7 +213,10 @@ def wipe(
     say(f"removes everything in {place.root}" + (" but:" if stays else ""))
     for path in stays:
         say(f"  {path.relative_to(place.root)}")
-    say("what lies elsewhere stays: the data, a ledger or a consent store on a server")
+    if ledger_too:
+        for path in table_in(place):
+            say(f"the TABLE lies in there and goes as well: {path.relative_to(place.root)}")
+    say("what lies elsewhere stays: data, a ledger or a consent store on a server")
     if not (yes or _agrees("Remove it? This cannot be undone.")):
         say("nothing was changed")
         raise typer.Exit(Refused.exit_code)

@@ -18,6 +18,7 @@ from fedgen.privacy.plan import PrivacyPlan
 from fedgen.privacy.statement import Facing, Statement, state_distributed
 from fedgen.privacy.units import Relation, Trust, Unit
 from fedgen.secagg.fixed_point import FixedPoint, plan
+from fedgen.secagg.graph import FULL
 from fedgen.secagg.terms import MIN_COHORT, Recovery, Terms, default_threshold
 
 if TYPE_CHECKING:
@@ -136,8 +137,14 @@ class DistributedPlan:
 
     @property
     def most_colluders(self) -> int:
-        """Beyond this many colluding sites, two survivor sets could be opened or no second honest site is left."""
-        return min(2 * self.threshold - self.point.noise.sites - 1, self.least - 2)
+        """Beyond this many colluding sites, two survivor sets could be opened or no second honest site is left.
+
+        Where not everybody masks with everybody, the graph is made for the colluders assumed, and stands no more.
+        """
+        noise = self.point.noise
+        if noise.sites > FULL:
+            return noise.colluders
+        return min(2 * self.threshold - noise.sites - 1, self.least - 2)
 
     def facing(self) -> tuple[Facing, ...]:
         """Return whom a statement speaks of: the coordinator alone, one curious site, the colluders assumed, and more.

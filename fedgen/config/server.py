@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _MAX_HOST: Final = 253
 _MAX_PORT: Final = 65535
+_STATES: Final = ("sqlite", "postgresql")
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -57,6 +58,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _state(text: str) -> str:
+    scheme = text.partition("://")[0] if "://" in text else "sqlite"
+    if scheme not in _STATES:
+        raise ValueError("must be a path, sqlite:///path or postgresql://user@host/database")
+    return text
+
+
 Address = Annotated[str, Field(max_length=_MAX_HOST + 8), AfterValidator(_address)]
 Port = Annotated[int, Number, Field(ge=1, le=_MAX_PORT)]
 Days = Annotated[int, Number, Field(ge=1, le=3650)]
@@ -81,7 +89,7 @@ class ServerSpec(Frozen):
     address: Address
     listen: Address | None = None
     superlink_port: Port = 9092
-    state: Annotated[Text, Field(repr=False)] = "state.db"
+    state: Annotated[Text, Field(repr=False), AfterValidator(_state)] = "state.db"
     runs: Text = "runs"
     invitation_days: Days = 365
     tls_days: Annotated[int, Number, Field(ge=1, le=825)] = 397

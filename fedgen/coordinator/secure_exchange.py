@@ -15,7 +15,7 @@ from fedgen.coordinator.rounds import Ask, Closed, Fate, nothing_summed, open_re
 from fedgen.coordinator.secure_round import PlainRounds, SecureRounds, Void
 from fedgen.coordinator.transport import to_all
 from fedgen.crypto.digest import sha256_hex
-from fedgen.errors import Code, IntegrityError
+from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.events import SiteRefused
 from fedgen.messages import Confirm, Confirmed, Kind, Refusal, Step, Stepped, Turn
 from fedgen.secagg import wire
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedgen.coordinator.post import Post
     from fedgen.coordinator.secure_store import Store
     from fedgen.coordinator.transport import Answer
+    from fedgen.crypto.keys import VerifyKey
     from fedgen.events import Listener
     from fedgen.messages import Wire
     from fedgen.secagg import server
@@ -95,6 +96,7 @@ class SecureExchange:
         listener: Hears of each answer that did not count.
 
     Raises:
+        ConfigError: A site of the roster has no key any more, such as one that was revoked.
         ValueError: Masked sums without a store.
     """
 
@@ -111,13 +113,19 @@ class SecureExchange:
     ) -> None:
         self._post, self._plan, self._listener = post, plan, listener
         self._quorum, self._absent = quorum, absent
-        keys = {name: key.public for name, key in post.roster.items()}
-        terms = plan.terms(post.study_hash, post.run, keys)
+        terms = plan.terms(post.study_hash, post.run, _identities(post.roster))
         self._limits = limits_of(terms, masked=plan.masked)
         confirm = self._confirm if confirms else None
         self._rounds: SecureRounds | PlainRounds
         if not plan.masked:
-            self._rounds = PlainRounds(terms, self._ask, note=self._note, confirm=confirm, fewest=quorum)
+            self._rounds = PlainRounds(
+                terms,
+                self._ask,
+                note=self._note,
+                confirm=confirm,
+                fewest=quorum,
+                reached=lambda: post.places,
+            )
         elif store is None:
             raise ValueError("masked sums need a store: no round may be opened twice")
         else:
@@ -204,7 +212,7 @@ class SecureExchange:
         ask = self._question(0)
         message = Confirm(study_hash=ask.study_hash, run=ask.run, round=ask.round, attempt=ask.attempt)
         frame = self._post.signed(message, number=ask.round, attempt=ask.attempt)
-        nodes = [places[name] for name in names]
+        nodes = [places[name] for name in names if name in places]  # a key may be used from another's node
         words: dict[str, bool] = {}
         for answer in self._post.exchange(to_all(frame, nodes), f"confirm-{ask.round}"):
             opened = self._opened(answer, ask, Kind.CONFIRMED)
@@ -274,6 +282,21 @@ class SecureExchange:
             self._rounds.rejoin()
             self._back_at = number + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+def _identities(roster: Mapping[str, VerifyKey]) -> dict[str, bytes]:
+    """Return every site's public key: all of them are in what everybody signs, also those of sites that are absent."""
+    keys = {}
+    for name in roster:
+        key = roster.get(name)
+        if key is None:
+            raise ConfigError(
+                f"{name} is not enrolled any more, and the sums of this study are bound to its key",
+                key="data.sites.names",
+                hint="begin a new study without it, or enroll it again",
+            )
+        keys[name] = key.public
+    return keys
 
 
 def limits_of(terms: Terms, *, masked: bool) -> Mapping[str, int]:

@@ -260,14 +260,23 @@ class PlainRounds:
         note: As in :class:`SecureRounds`.
         confirm: As in :class:`SecureRounds`.
         fewest: As in :class:`SecureRounds`.
+        reached: Returns who can be asked at all; everybody, unless given. The full protocol finds that out in its
+            setup, which is charged to nobody.
     """
 
     def __init__(
-        self, terms: Terms, ask: Ask, *, note: Note, confirm: Confirm | None = None, fewest: int = 0
+        self,
+        terms: Terms,
+        ask: Ask,
+        *,
+        note: Note,
+        confirm: Confirm | None = None,
+        fewest: int = 0,
+        reached: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self._fewest = max(fewest, terms.least)
         self.terms: Final = terms
-        self._ask, self._note, self._confirm = ask, note, confirm
+        self._ask, self._note, self._confirm, self._reached = ask, note, confirm, reached
         self._turn = 0
         self._ready = {name for name, _ in terms.sites}
 
@@ -278,11 +287,14 @@ class PlainRounds:
     def round(self, number: int, attempt: int, weights: str) -> Aggregate | Void:
         """Run one attempt of one round; see :meth:`SecureRounds.round`."""
         self._turn += 1
-        if len(self._ready) < self._fewest:
+        if len(self._asked()) < self._fewest:
             self.rejoin()
+        names = self._asked()
+        if len(names) < self._fewest:
+            return Void(number, attempt, f"{len(names)} sites can be asked", again=True)
         plain = PlainSum(self.terms)
-        plain.begin(number, attempt, self._ready)
-        asked = tuple(sorted(self.terms.index(name) for name in self._ready))
+        plain.begin(number, attempt, names)
+        asked = tuple(sorted(self.terms.index(name) for name in names))
         starts = {
             self.terms.name(site): wire.Start(
                 setup=0,
@@ -311,6 +323,10 @@ class PlainRounds:
             return plain.finish()
         except QuorumLost as error:
             return Void(number, attempt, error.what, again=True)
+
+    def _asked(self) -> set[str]:
+        """Return who takes part in the next turn."""
+        return self._ready if self._reached is None else self._ready & set(self._reached())
 
     def _vector(self, sender: str, frame: Frame) -> Ring:
         """Return the vector in a site's answer to this turn."""

@@ -111,6 +111,22 @@ class AgreementKey:
         raise TypeError("an agreement key is not copied or pickled; it lives as long as its run")
 
 
+def check_public(public: bytes) -> None:
+    """Return if these bytes are a key with which somebody can agree on a secret.
+
+    Args:
+        public: What somebody says is an :attr:`AgreementKey.public`.
+
+    Raises:
+        IntegrityError: They are none, or the X25519 point is of small order (code ``malformed``).
+    """
+    try:
+        MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC])
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC:]))
+    except ValueError:
+        raise _no_key() from None
+
+
 def _no_key() -> IntegrityError:
     """Return the error for bytes that are no public key."""
     return IntegrityError("this is not a public agreement key", code=Code.MALFORMED)

@@ -197,7 +197,8 @@ class Invitation(Signed):
             Refused: It is for another site or another key, from the future, or expired.
         """
         if self.site != site:
-            raise Refused(f"the invitation is for another site ({self.site})", code=Code.NOT_ADMITTED)
+            what = f"the invitation is for another site ({self.site})"
+            raise Refused(what, code=Code.NOT_ADMITTED, hint=f"give it to {self.site}, or name its home")
         if self.site_key != fingerprint("signing", identity):
             raise Refused(
                 "the invitation is for another key of this site",

@@ -58,6 +58,19 @@ def check_folder(path: Path) -> None:
         raise ConfigError(f"is open to others (mode {mode:04o})", where=path, hint=f"chmod 700 {path}")
 
 
+def check_home(config: Path, whose: str, made_by: str) -> None:
+    """Return if the folder of ``config`` is a home that this process may use, as :func:`check_folder`.
+
+    Raises:
+        ConfigError: There is no such folder, it is no home, or it is not ours alone.
+    """
+    if config.parent.is_dir() and not os.path.lexists(config):
+        variable = "FEDGEN_SITE" if whose == "site" else "FEDGEN_SERVER"
+        hint = f"name one with --home or ${variable}, or make one: fedgen {made_by}"
+        raise ConfigError(f"is no home of a {whose}", where=config.parent, hint=hint)
+    check_folder(config.parent)
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Put a file of mode 0600 at ``path`` atomically; it has that mode from its first byte on.
 

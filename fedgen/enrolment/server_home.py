@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedgen.config.server import ServerSpec, load_server
 from fedgen.crypto.keys import SealingKey, SigningKey
-from fedgen.enrolment.places import check_folder
+from fedgen.enrolment.places import check_folder, check_home
 from fedgen.enrolment.records import EnrolledSite, read_record
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ServerHome:
         Raises:
             ConfigError: The home or the file is missing, open to others, or not valid.
         """
-        check_folder(self.root)
+        check_home(self.config, "coordinator", "server init")
         return load_server(self.config)
 
     def identity(self) -> SigningKey:

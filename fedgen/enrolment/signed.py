@@ -190,7 +190,7 @@ def read_bounded(path: str | os.PathLike[str], *, most: int = MAX_DOCUMENT, foll
     except OSError as error:
         what = "is a symbolic link, and none is followed here" if _is_link(path, error) else None
         what = what or f"cannot be read: {(error.strerror or 'no reason given').lower()}"
-        raise ConfigError(what, where=Path(path)) from error
+        raise ConfigError(what, where=Path(path), hint="check the path and its permissions") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigError("is not a plain file", where=Path(path))

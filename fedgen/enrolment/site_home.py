@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fedgen.config.site import SiteSpec, load_site
 from fedgen.crypto.keys import SigningKey
 from fedgen.enrolment.documents import Invitation, Request
-from fedgen.enrolment.places import check_folder
+from fedgen.enrolment.places import check_folder, check_home
 from fedgen.enrolment.signed import decode, read_bounded
 from fedgen.errors import Code, ConfigError, IntegrityError
 
@@ -126,7 +126,7 @@ class SiteHome:
         Raises:
             ConfigError: The home or the file is missing, open to others, or not valid.
         """
-        check_folder(self.root)
+        check_home(self.config, "site", "site init")
         return load_site(self.config)
 
     def identity(self) -> SigningKey:

@@ -141,9 +141,8 @@ def needed_request(home: SiteHome) -> Request:
     """
     request = own_request(home)
     if request is None:
-        raise ConfigError(
-            "this is no finished home of a site", where=home.root, hint="run `fedgen site init` again"
-        )
+        hint = "name it with --home or $FEDGEN_SITE, or run `fedgen site init` again"
+        raise ConfigError("this is no finished home of a site", where=home.root, hint=hint)
     return request
 
 
@@ -210,7 +209,8 @@ def weigh_peer(home: SiteHome, peer: Request) -> Word:
     """
     own = needed_request(home)
     if peer.name == own.name or peer.identity == own.identity:
-        raise Refused("that is this site itself", code=Code.UNKNOWN_SENDER)
+        hint = "give it the requests of the other sites"
+        raise Refused("that is this site itself", code=Code.UNKNOWN_SENDER, hint=hint)
     check_node_public(peer.node)
     peers = home.peer_requests()
     twins = [name for name, it in peers.items() if it.identity == peer.identity and name != peer.name]

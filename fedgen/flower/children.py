@@ -19,12 +19,12 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _SETTLED_S: Final = 60.0  # who ran so long starts again at once
 _STOP_S: Final = 15.0
-# Run in the child before its program: have the kernel kill it when the one that started it ends (prctl 1), look
+# Run in the child before its program: have the kernel signal it when the one that started it ends (prctl 1), look
 # whether that was meanwhile, and become the program. A function between fork and exec could deadlock with threads.
 _TIED: Final = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))\n"
-    "if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])\n"
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(1, int(sys.argv[2]))\n"
+    "if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[3], sys.argv[3:])\n"
 )
 
 
@@ -37,12 +37,15 @@ class Child:
         words: Program, by its path, and arguments.
         env: Its environment, whole.
         folder: Its working folder.
+        orphaned: The signal it gets when the one that started it is killed. What has processes of its own must hear of
+            it, to end them: nginx's workers would hold its port for ever.
     """
 
     name: str
     words: Sequence[str]
     env: Mapping[str, str]
     folder: Path
+    orphaned: signal.Signals = signal.SIGKILL
 
 
 class Kept:
@@ -50,7 +53,7 @@ class Kept:
 
     Guarantees:
         - Whatever it started itself is ended with it: it leads a process group of its own.
-        - If this process is killed, the child is too.
+        - If this process is killed, the child is too, or is told to end.
 
     Args:
         child: How it is started.
@@ -80,7 +83,16 @@ class Kept:
         if self._clock() < self._due:
             return False
         self._process = subprocess.Popen(  # noqa: S603 -- our own words
-            [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *self.child.words],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _TIED,
+                str(os.getpid()),
+                str(int(self.child.orphaned)),
+                *self.child.words,
+            ],
             env=dict(self.child.env),
             cwd=self.child.folder,
             stdin=subprocess.DEVNULL,

@@ -6,9 +6,12 @@ the reverse proxy, which alone listens to the world.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +28,15 @@ from fedgen.runs.lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import FrameType
 
     from fedgen.enrolment.server_home import ServerHome
 
 _LOOK_S: Final = 0.2
 _SITES_S: Final = 2.0
+_FLOWERS: Final = 2  # the children that are Flower's; a third is the proxy
+_LOG_BYTES: Final = 64 * 2**20
 _TASKS_S: Final = "0.1"  # how often the SuperExec asks for a ServerApp to start
 
 
@@ -98,6 +104,9 @@ class ServerUp:
         if not running[0] or now < self._nodes_due:
             return
         self._nodes_due = now + _SITES_S
+        roll_log(
+            self._home.root / "proxy" / "access.log", self._kept[-1] if len(self._kept) > _FLOWERS else None
+        )
         if not self._control.is_up():
             self._was_up = False
         elif self._follow_sites(anew=not self._was_up):
@@ -178,12 +187,26 @@ class ServerUp:
             folder=folder,
         )
         write_text(home.nginx, nginx_configuration(proxy))
-        return self._child(
-            "nginx", [nginx, "-p", str(folder), "-c", str(home.nginx.resolve()), "-e", "stderr"]
-        )
+        words = [nginx, "-p", str(folder), "-c", str(home.nginx.resolve()), "-e", "stderr"]
+        return replace(self._child("nginx", words), orphaned=signal.SIGTERM)
 
     def _child(self, name: str, words: list[str]) -> Child:
         make_folder(self._home.flower)
         env = environment(self._home.flower.resolve(), self._home.root.resolve())
         env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = _TASKS_S
         return Child(name=name, words=words, env=env, folder=self._home.flower)
+
+
+def roll_log(log: Path, proxy: Kept | None, most: int = _LOG_BYTES) -> bool:
+    """Put the proxy's log away under another name when it is long, in the place of the one before; say whether it was.
+
+    Guarantees:
+        - Whoever asks the proxy all day fills no disk: there are never more than two such files.
+    """
+    number = None if proxy is None else proxy.pid
+    with suppress(OSError):
+        if number is not None and log.stat().st_size >= most:
+            log.replace(log.with_name(f"{log.name}.1"))
+            os.kill(number, signal.SIGUSR1)  # nginx opens its log anew
+            return True
+    return False

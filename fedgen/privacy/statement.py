@@ -37,6 +37,10 @@ PRESENT: Final = (
 SHARED: Final = (
     "every site but those named adds its share of the noise, and no sum of fewer than {least} sites is opened"
 )
+MASKED: Final = (
+    "masks hide what one site sends: X25519 or ML-KEM-768 holds, and AES-256, and each site knows the others by their "
+    "true keys"
+)
 REHEARSED: Final = (
     "sums were taken without masks (protocol: sum), as a rehearsal: it shows what the coordinator would see, and "
     "whoever runs it sees more"
@@ -272,8 +276,8 @@ def state_distributed(
         raise ValueError("something was charged that the plan does not do")
     most = max((sum(count for _, count in counts) for counts in spent.values()), default=0)
     disjoint = (DISJOINT,) if plan.unit is Unit.PERSON else ()
-    rehearsed = () if masked else (REHEARSED,)
-    assumes = (*_RESTS_ON[plan.unit], *disjoint, SHARED.format(least=least), *rehearsed)
+    hidden = MASKED if masked else REHEARSED
+    assumes = (*_RESTS_ON[plan.unit], *disjoint, SHARED.format(least=least), hidden)
     return tuple(_faced(plan, one, most, assumes, assumed, private) for one in facing)
 
 

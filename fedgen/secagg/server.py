@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from fedgen.crypto.agreement import check_public
 from fedgen.crypto.keys import SIGNATURE_BYTES
 from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.secagg import protocol, shamir, wire
@@ -101,13 +102,14 @@ class ServerEnd:
         """Take a site's agreement key.
 
         Raises:
-            IntegrityError: It is not signed by the site, came twice, or came late.
+            IntegrityError: It is not signed by the site, is no key, came twice, or came late.
         """
         message = self._read(wire.Advertise, sender, frame, turn=0)
         if self._members is not None or message.site in self._advertised:
             raise IntegrityError("the key came twice or late", code=Code.REPLAYED)
         statement = protocol.advertised(self.terms, self.setup, message.site, message.public)
         self.terms.verify_key(message.site).verify(protocol.ADVERTISE, statement, message.signature)
+        check_public(message.public)  # else every other site would refuse the keys, and be named in its place
         self._advertised[message.site] = message.public + message.signature
 
     def keys(self) -> bytes:
@@ -231,9 +233,10 @@ class ServerEnd:
         if message.transcript != digest:
             raise IntegrityError("the site answers another question", code=Code.WRONG_STUDY)
         self.terms.verify_key(site).verify(protocol.INPUT, digest, message.signature)
-        values = np.frombuffer(memoryview(message.values), self.terms.dtype)
-        if values.shape != state.sum.shape:
+        body = memoryview(message.values)
+        if len(body) != state.sum.nbytes:  # before it is read as numbers: it may end in the middle of one
             raise IntegrityError("the vector has another length", code=Code.WRONG_SHAPE)
+        values = np.frombuffer(body, self.terms.dtype)
         deal = None
         if self.terms.recovery is Recovery.UNMASK:
             own = bytes(message.deal)  # a view of it, kept for the next turn, would keep the whole vector

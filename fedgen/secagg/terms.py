@@ -153,10 +153,14 @@ class Terms:
         return VerifyKey(self.sites[index][1])
 
     def graph(self, members: int) -> tuple[int, int]:
-        """Return the degree of the graph among so many members, and how many holders open a secret."""
+        """Return the degree of the graph among so many members, and how many holders open a secret.
+
+        Whoever is no member is missing already: of the members so many fewer may still drop out.
+        """
         if len(self.sites) <= FULL:
             return members - 1, self.threshold
-        return degree(members, self.colluders, self.dropouts)
+        missing = len(self.sites) - members
+        return degree(members, self.colluders, max(0, self.dropouts - missing))
 
 
 def _require(holds: bool, key: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence

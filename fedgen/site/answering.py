@@ -24,6 +24,7 @@ from fedgen.site.weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     import numpy as np
     import torch
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from fedgen.messages import Confirm, Step, Train, Turn
     from fedgen.site.account import Account
     from fedgen.site.admit import Admission
-    from fedgen.site.approvals import Approvals
     from fedgen.site.memory import Memory
     from fedgen.site.permission import Grant, Permission
     from fedgen.site.replies import Replies
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fedgen.site.train import LocalUpdate
 
     Ring = NDArray[np.unsignedinteger[Any]]
+    A = TypeVar("A")
     Fits = Callable[[Admission, torch.Tensor], None]
     Compute = Callable[[Admission, Rows, torch.Tensor, int], LocalUpdate]
 
@@ -64,7 +65,7 @@ class Rounds:
         permission: Who may be used.
         replies: Signs and seals.
         noise: The site's own source.
-        approvals: Asked before each round, or None.
+        still: Refuses a study that its owner, or the site's invitation, does not allow now; asked at every message.
         fits: Refuses weights that are not of the study's model.
         compute: Lends a learner and returns an update.
     """
@@ -78,12 +79,12 @@ class Rounds:
         permission: Permission,
         replies: Replies,
         noise: NoiseSource,
-        approvals: Approvals | None,
+        still: Callable[[Admission], None],
         fits: Fits,
         compute: Compute,
     ) -> None:
         self._name, self._account, self._memory, self._permission = name, account, memory, permission
-        self._replies, self._noise, self._approvals = replies, noise, approvals
+        self._replies, self._noise, self._still = replies, noise, still
         self._fits, self._compute = fits, compute
         self._persons = PersonBook()
 
@@ -106,12 +107,13 @@ class Rounds:
 
         Raises:
             IntegrityError: The step is none, or is of another attempt than it says.
-            Refused: Fewer sites than a sum must hold.
+            Refused: Fewer sites than a sum must hold; or the owner has taken the approval back.
         """
         if not isinstance(part, SecureSite):
             raise IntegrityError("sums without masks have no such step", code=Code.OUT_OF_ORDER)
         if wire.kind_of(body) in _OF_A_TURN and (step.round, step.attempt) != part.begun:
             raise IntegrityError("the step is of another attempt", code=Code.STALE_ROUND)
+        self._or_noted(admission, step, lambda: self._still(admission))
         frame = part.answer(body)
         return self._replies.sealed(self._stepped(step, {}), frame, admission)
 
@@ -121,6 +123,7 @@ class Rounds:
         if released is None or not released.answers(confirm):
             raise IntegrityError("no update of this attempt left this site", code=Code.STALE_ROUND)
         try:
+            self._still(admission)
             self._permission.check_sum(admission, confirm, released.permitted)
         except Refused as error:
             self._account.refuse(admission, confirm.round, confirm.attempt, error.code)
@@ -221,7 +224,7 @@ class Rounds:
 
     # -- both ---------------------------------------------------------------------------------------
 
-    def _or_noted(self, admission: Admission, asked: Train | Turn, answer: Callable[[], bytes]) -> bytes:
+    def _or_noted(self, admission: Admission, asked: Train | Turn | Step, answer: Callable[[], A]) -> A:
         """Return the answer; a refusal is written into the ledger first."""
         try:
             return answer()
@@ -235,8 +238,7 @@ class Rounds:
         """Return the weights of a request and the rows that may be used, if both are as they must be."""
         weights = read_weights(asked, body)
         self._fits(admission, weights)
-        if self._approvals is not None:
-            self._approvals.check(admission.study.study_hash, admission.study, admission.plan)
+        self._still(admission)
         return weights, self._permission.grant(admission, asked)
 
     def _usable(self, admission: Admission, grant: Grant) -> Rows:

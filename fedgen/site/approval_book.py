@@ -24,6 +24,7 @@ from fedgen.messages import Hex32, SiteName, canonical
 from fedgen.runs.atomic import replacing, storage
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from fedgen.crypto.keys import SigningKey, VerifyKey
@@ -48,6 +49,8 @@ class Approval(Frozen):
         time: When, ISO 8601, UTC.
         epsilon: What the study may cost, as it was shown to the owner.
         delta: At which.
+        coordinator: Public key of the coordinator that updates would go to, as it was shown to the owner, hex; None
+            where there was none.
     """
 
     format: Literal[1] = 1
@@ -57,6 +60,7 @@ class Approval(Frozen):
     time: str = Field(max_length=40)
     epsilon: float = Field(ge=0, allow_inf_nan=False)
     delta: float = Field(gt=0, lt=1)
+    coordinator: Hex32 | None = None
 
 
 class _File(Frozen):
@@ -88,12 +92,25 @@ class ApprovalBook:
     site: str
     key: VerifyKey
 
-    def check(self, study_hash: str, study: ResolvedStudy, plan: Plan) -> None:
+    def check(
+        self,
+        study_hash: str,
+        study: ResolvedStudy,
+        plan: Plan,
+        *,
+        coordinators: Collection[str] | None = None,
+    ) -> None:
         """Return if the owner said yes to this study, at no more than it costs by this version's reckoning.
+
+        Args:
+            study_hash: The study, hex.
+            study: As the site parsed it.
+            plan: As the site computed it.
+            coordinators: Public keys, hex, one of which the owner must have been shown; None asks for none.
 
         Raises:
             Refused: ``not-approved``: nobody has decided (the study is filed), the answer was no or was taken back,
-                or the file is not the owner's.
+                it was for another coordinator, or the file is not the owner's.
         """
         try:
             said = self.decision(study_hash)
@@ -113,6 +130,12 @@ class ApprovalBook:
             )
         if said.decision != "approved":
             raise Refused("the approval of this study was taken back", code=Code.NOT_APPROVED)
+        if coordinators is not None and said.coordinator not in coordinators:
+            raise Refused(
+                "the study was approved for another coordinator than the site has now",
+                code=Code.NOT_APPROVED,
+                hint=f"run: fedgen site approve {study_hash[:8]}",
+            )
         if plan.delta > said.delta or plan.epsilon_of(plan.rounds) > said.epsilon * _ROUNDING:
             raise Refused("the study costs more than was approved", code=Code.NOT_APPROVED)
 
@@ -146,8 +169,12 @@ class ApprovalBook:
         *,
         epsilon: float,
         delta: float,
+        coordinator: str | None = None,
     ) -> Approval:
         """Write down what the owner decided; on the disk before this returns.
+
+        Guarantees:
+            - A yes that is taken back is gone even if there is no room left to write the no.
 
         Raises:
             IntegrityError: ``signer`` is not the site's key.
@@ -162,9 +189,13 @@ class ApprovalBook:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             epsilon=epsilon,
             delta=delta,
+            coordinator=coordinator,
         )
         signature = signer.sign(_LABEL, _signed(said)).hex()
         text = canonical({"said": said.model_dump(mode="json"), "signature": signature})
+        if decision == "revoked":
+            with storage(self.approvals):
+                self._file(study_hash).unlink(missing_ok=True)
         _write(self._file(study_hash), text)
         with suppress(OSError):
             self._waiting(study_hash).unlink(missing_ok=True)

@@ -138,10 +138,14 @@ class Daemon:
             self._make_room()
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                listener.bind(where)  # nobody can connect before listen()
-                self.path.chmod(self._mode())
+                # With its mode from the first instant, and no link followed: others may be able to write the folder.
+                before = os.umask(0o777 & ~self._mode())
+                try:
+                    listener.bind(where)  # nobody can connect before listen()
+                finally:
+                    os.umask(before)
                 if self._group is not None:
-                    os.chown(where, -1, self._group)
+                    os.chown(where, -1, self._group, follow_symlinks=False)
                 listener.listen(_BACKLOG)
             except BaseException:
                 listener.close()

@@ -73,10 +73,11 @@ class Site:
         - A request that does not fit the study is refused before anything is reserved.
         - A round is answered once for each attempt; a repeated one is refused.
         - Where the site or the study asks for consent, rows without a consent log are not used.
+        - An update is sealed to the key of the accepted invitation or to none, where ``sealing`` says which that is.
         - Under distributed trust every site of the study is known here by its key before anything is begun, and no
           vector leaves without this site's share of the noise.
-        - The same round asked again after a crash gets the very same values and is not charged again, unless
-          other rows are permitted by now.
+        - Under local trust the same round asked again after a crash gets the very same values and is not charged
+          again, unless other rows are permitted by now; under any other every attempt is charged.
 
     Args:
         rules: The site's own rules.
@@ -95,7 +96,10 @@ class Site:
         peers: The other sites' public signing keys as this site knows them, by name; None: it knows nobody, and takes
             part in nothing under distributed trust.
         standing: Keeps what this site did in a run of secure aggregation; None: nothing does, with the same end.
-        approvals: Asked before a study is joined and before each round; None where nobody's approval is needed.
+        approvals: Asked before a study is joined and before each message that works on it; None where nobody's
+            approval is needed.
+        sealing: The key that the coordinator's updates are sealed to, as the site knows it now and not as a message
+            says; None where only messages say it, as in a simulation.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Site:
         peers: Peers | None = None,
         standing: Standings | None = None,
         approvals: Approvals | None = None,
+        sealing: Callable[[], bytes] | None = None,
     ) -> None:
         self._rules = rules
         self._identity = identity
@@ -131,6 +136,7 @@ class Site:
         self._memory = memory or Memory()
         self._policy = policy
         self._peers, self._standing, self._approvals = peers, standing, approvals
+        self._sealing = sealing
         self._replies = Replies(rules.name, identity)
         self._rounds = Rounds(
             rules.name,
@@ -141,7 +147,7 @@ class Site:
             ),
             replies=self._replies,
             noise=noise,
-            approvals=approvals,
+            still=self._check_still,
             fits=self._check_fits,
             compute=self._compute,
         )
@@ -249,9 +255,23 @@ class Site:
             raise Refused("the study names another coordinator", code=Code.UNKNOWN_SENDER)
         admission = admit(join, self._rules)
         check_policy(admission, self._policy, self._clock(0))
-        if self._approvals is not None:
-            self._approvals.check(join.study_hash, admission.study, admission.plan)
+        self._check_still(admission)
         return admission
+
+    def _check_still(self, admission: Admission) -> None:
+        """Refuse a study that is not approved now, and one whose updates would be sealed to a key that is not known.
+
+        The key is named by a message, and a message is signed: who stole only the coordinator's signing key could
+        have the site seal to a key of its own.
+        """
+        if self._approvals is not None:
+            self._approvals.check(admission.study.study_hash, admission.study, admission.plan)
+        if self._sealing is not None and self._sealing() != admission.coordinator_sealing_key:
+            raise Refused(
+                "updates would be sealed to another key than the invitation names",
+                code=Code.NOT_ADMITTED,
+                hint="accept the coordinator's newest invitation: fedgen site join",
+            )
 
     def _part_in(self, admission: Admission) -> SecureSite | PlainSite | None:
         """Return this site's part in the turns of a study; an invitation that is repeated changes nothing in it."""

@@ -9,13 +9,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from support.by_hand import NAMES, PATIENCE_S, by_hand
 from support.deployed import until
+from support.ledgers import entries
 from support.listening import Listener, everything
 from support.plain_app import planted, write_app
 
@@ -24,6 +24,7 @@ from fedgen.crypto.envelope import open_frame, peek
 from fedgen.crypto.header import MAGIC, Expectation
 from fedgen.errors import IntegrityError
 from fedgen.flower.control import environment, program
+from fedgen.ledger.entries import Reserved
 from fedgen.ledger.verify import verify
 from fedgen.messages import Kind
 from fedgen.models.state import load_tensors
@@ -51,7 +52,7 @@ def world() -> Iterator[ByHand]:
 @pytest.fixture(scope="module")
 def first(world: ByHand) -> tuple[Path, Listener]:
     """A study over all three sites, and what the SuperLink's database held while it ran."""
-    study = world.study("first", training={"rounds": 2})
+    study = world.study("first", training={"rounds": 2, "quorum": 3})  # nobody begins before all are there
     with Listener(world.home.superlink_db) as heard:
         world.train(study)
         world.approve(study)
@@ -68,6 +69,12 @@ def asked_of(world: ByHand, name: str) -> dict[str, Any]:
     """Return what a site says of itself."""
     found: dict[str, Any] = world.json("site", "status", name)
     return found
+
+
+def charged(world: ByHand, study: Path, name: str) -> list[tuple[int, int]]:
+    """Return (round, attempt) of every time that a study was charged to a site's data."""
+    found = [it for it in entries(world.site(name).root / "ledger.db") if isinstance(it, Reserved)]
+    return [(it.round, it.attempt) for it in found if it.study_hash == world.hash_of(study)]
 
 
 def ledger_is_whole(world: ByHand, name: str) -> bool:
@@ -92,8 +99,8 @@ def test_a_study_by_hand_ends_with_its_results(world: ByHand, first: tuple[Path,
         assert len(asked_of(world, name)["approved"]) >= 1
 
 
-def test_two_messages_a_site_and_round_at_most(world: ByHand, first: tuple[Path, Listener]) -> None:
-    """What is asked of a site and what it answers are one message each way; counted at the site's own door."""
+def test_each_site_is_asked_to_train_once_a_round(world: ByHand, first: tuple[Path, Listener]) -> None:
+    """As each site's own log says."""
     trained = [world.said(name).count("round-trained") for name in NAMES]
     assert trained == [2, 2, 2]
 
@@ -156,7 +163,8 @@ def test_the_same_look_finds_what_nobody_sealed(world: ByHand, first: tuple[Path
     env = {**environment(world.home.flower), "TMPDIR": str(world.root / "tmp")}
     with Listener(world.home.superlink_db) as heard:
         words = [program("flwr"), "run", str(app), "coordinator", "--format", "json"]
-        subprocess.run(words, env=env, check=True, capture_output=True, timeout=PATIENCE_S)
+        said = subprocess.run(words, env=env, check=True, capture_output=True, timeout=PATIENCE_S).stdout
+        assert json.loads(said)["success"], said  # its exit code says nothing
         until(lambda: leaked(planted(), heard.texts()) == {*planted()}, "the planted update", 90.0)
 
 
@@ -168,8 +176,8 @@ def test_a_real_site_refuses_a_seed_so_noise_is_compared_and_not_bits(
 ) -> None:
     """Two deployed rounds lie as far from a simulation as two simulations from each other.
 
-    The noise of n rounds from m sites with independent draws: the squared distance of two runs is, over d weights, a sum
-    of d terms of the same size. Over d > 500 its relative spread is below sqrt(2 / d) < 0.07 were they independent; the
+    The noise is drawn independently: the squared distance of two runs is, over d weights, a sum of
+    d terms of the same size. Over d > 400 its relative spread is below sqrt(2 / d) < 0.071 were they independent; the
     bounds are four times that wide.
     """
     study, _ = first
@@ -182,7 +190,7 @@ def test_a_real_site_refuses_a_seed_so_noise_is_compared_and_not_bits(
 
     among = [distance(runs[0], runs[1]), distance(runs[0], runs[2]), distance(runs[1], runs[2])]
     usual = sum(among) / 3
-    assert deployed.numel() > 500
+    assert deployed.numel() > 400
     ratios = [distance(deployed, run) / usual for run in runs]
     assert all(0.72 < ratio < 1.28 for ratio in ratios), ratios
     # Negative control: a model of the same noise that is one more step away.
@@ -204,90 +212,95 @@ def test_a_study_with_a_seed_is_refused_by_every_real_site(world: ByHand) -> Non
 
 
 def test_who_did_not_say_yes_is_left_out_and_who_takes_it_back_leaves(world: ByHand) -> None:
-    study = world.study("word", training={"rounds": 4, "quorum": 1})
+    study = world.study("word", training={"rounds": 5, "quorum": 1})
     digest = world.hash_of(study)
-    # A yes to another study, and to one that nobody asked for, is no yes to this one.
-    world.fedgen("site", "approve", "deadbeef", "--home", NAMES[2], "--yes", code=2)
-    world.train(study)
+    # A yes to another study, or to one that nobody asked for, is no yes to this one.
+    world.fedgen("site", "approve", "deadbeefdead", "--home", NAMES[2], "--yes", code=3)
+    world.train(study, "--wait", 0)
+    assert world.trained() != 0
+    assert "not-approved x3" in world.said("train")
+    assert world.lines(study) == []
     world.approve(study, NAMES[:2])
+    world.train(study, "--resume")
     world.wait_for_round(study, 1)
     world.fedgen("site", "revoke", digest[:12], "--home", NAMES[1])
     revoked_after = len(world.lines(study))
     assert world.trained() == 0, world.said("train")
     done = world.lines(study)
-    assert [line["round"] for line in done] == [1, 2, 3, 4]
+    assert [line["round"] for line in done] == [1, 2, 3, 4, 5]
+    assert sorted(done[0]["sites"]) == [*NAMES[:2]]
     assert all(line["missing"][NAMES[2]] == "not-approved" for line in done)
     # The round that was on its way when the word was taken back may still hold it; none after that does.
     later = done[revoked_after + 1 :]
     assert later
     assert all(line["sites"] == [NAMES[0]] for line in later)
     assert all(line["missing"][NAMES[1]] in {"not-approved", "not-admitted"} for line in later)
-    spent = asked_of(world, NAMES[2])["spent"]
+    assert digest in asked_of(world, NAMES[0])["approved"]
+    assert digest in asked_of(world, NAMES[1])["revoked"]
     assert digest not in asked_of(world, NAMES[2])["approved"]
-    assert spent == asked_of(world, NAMES[2])["spent"]
+    assert digest[:12] not in "".join(
+        line for line in world.said(NAMES[2]).splitlines() if "round-trained" in line
+    )
 
 
-# -- kill -9, each in the middle of a round ---------------------------------------------------------
+# -- rounds that are on their way ------------------------------------------------------------------
 
 
-def asks(world: ByHand, study: Path, number: int) -> None:
-    """Wait until a round was asked for and is not closed yet: a process of a relay works on it."""
-    world.wait_for_round(study, number - 1)
-    until(lambda: world.running("flwr-clientapp"), f"round {number} to be on its way", 60.0)
+def asks(world: ByHand, study: Path) -> None:
+    """Wait until the next round was asked for and is not closed yet: a process of a relay works on it."""
+    world.wait_for_round(study, 1)
+    until(lambda: not world.running("flwr-clientapp"), "a pause", PATIENCE_S)
+    until(lambda: world.running("flwr-clientapp"), "the next round to be on its way", PATIENCE_S)
 
 
-def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
-    study = world.study("killed", training={"rounds": 6, "timeout_s": 45.0, "quorum": 2})
-    world.train(study)
+def is_back(world: ByHand, study: Path, name: str) -> None:
+    """Wait until a round that is closed after this instant has a site in it."""
+    before = len(world.lines(study))
+
+    def seen() -> bool:
+        world.tend()
+        train = world.processes["train"]
+        assert train.poll() is None or len(world.lines(study)) > before, world.said("train")
+        return any(name in it["sites"] for it in world.lines(study)[before:])
+
+    until(seen, f"{name} again", PATIENCE_S)
+
+
+# -- a full disk ------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_at_the_coordinator_stops_the_run_and_loses_nothing(world: ByHand) -> None:
+    study = world.study("full", training={"rounds": 4, "quorum": 2})
+    process = world.train(study)
     world.approve(study)
-
-    asks(world, study, 1)
-    world.kill(NAMES[0])  # the daemon of a site; its supervisor is this test
-    world.site_up(NAMES[0])
-
-    asks(world, study, 2)
-    world.kill(f"relay-{NAMES[1]}")  # the SuperNode; what it started ends with it, or is ended here
-    for number in world.running(f"{NAMES[1]}-relay"):
-        os.kill(number, signal.SIGKILL)
-    world.relay_up(NAMES[1])
-
-    asks(world, study, 3)
-    (superlink,) = world.running("flower-superlink")
-    os.kill(superlink, signal.SIGKILL)  # `server up` starts it again
-
-    asks(world, study, 4)
-    os.kill(world.coordinating(world.record(study)["run"]), signal.SIGKILL)  # `train` has another one started
-
-    asks(world, study, 5)
-    world.kill("train")
-    time.sleep(1.0)
+    world.wait_for_round(study, 1)
+    with world.full_disk():
+        until(lambda: process.poll() is not None, "the run to stop", PATIENCE_S)
+    del world.processes["train"]
+    assert process.returncode != 0
+    assert "Traceback" not in world.said("train"), world.said("train")
+    done = len(world.lines(study))
+    assert done < 4
     world.train(study, "--resume")
     assert world.trained(400.0) == 0, world.said("train")
-
-    done = world.lines(study)
-    assert [line["round"] for line in done] == [1, 2, 3, 4, 5, 6]
-    assert all(len(line["sites"]) >= 2 for line in done)
-    assert all(len(set(line["sites"])) == len(line["sites"]) for line in done)
-    record = world.record(study)
-    assert (record["outcome"], record["rounds_done"]) == ("completed", 6)
-    assert record["privacy"][-1]["epsilon"] <= 3.0
+    assert [line["round"] for line in world.lines(study)] == [1, 2, 3, 4]
     assert all(ledger_is_whole(world, name) for name in NAMES)
-    assert len(world.running("flower-superlink")) == 1
-    assert len(world.running("nginx: master")) <= 1
 
 
 # -- the network ------------------------------------------------------------------------------------
 
 
 def test_a_cut_cable_costs_its_site_some_rounds_and_nobody_else_anything(world: ByHand) -> None:
-    study = world.study("cut", training={"rounds": 4, "timeout_s": 15.0, "quorum": 2})
+    study = world.study("cut", training={"rounds": 4, "timeout_s": 25.0, "quorum": 2})
     world.cables[NAMES[0]].bytes_per_s = 20_000.0  # a slow link, all the while
     world.train(study)
     world.approve(study)
-    asks(world, study, 1)
+    asks(world, study)
     world.cables[NAMES[1]].cut()
     try:
-        until(lambda: any(NAMES[1] in it["missing"] for it in world.lines(study)), "a round without it", 120.0)
+        until(
+            lambda: any(NAMES[1] in it["missing"] for it in world.lines(study)), "a round without it", 120.0
+        )
     finally:
         world.cables[NAMES[1]].mend()
     assert world.trained() == 0, world.said("train")
@@ -320,13 +333,68 @@ def test_nobody_has_to_be_trusted_with_an_update(world: ByHand) -> None:
     assert leaked(secrets([]), texts) == set()
 
 
+# -- kill -9, each in the middle of a round ---------------------------------------------------------
+
+
+def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
+    rounds = 14
+    study = world.study("killed", training={"rounds": rounds, "timeout_s": 60.0, "quorum": 1})
+    world.train(study)
+    world.approve(study)
+
+    asks(world, study)
+    world.kill(
+        f"relay-{NAMES[1]}"
+    )  # the SuperNode, and what it started; it will be let in again after a minute
+    for number in world.running(f"{NAMES[1]}-relay"):
+        os.kill(number, signal.SIGKILL)
+    world.relay_up(NAMES[1])
+
+    asks(world, study)
+    world.kill(NAMES[0])  # the daemon of a site; its supervisor is this test
+    world.site_up(NAMES[0])
+    is_back(world, study, NAMES[0])
+
+    asks(world, study)
+    (superlink,) = world.running("flower-superlink")
+    os.kill(superlink, signal.SIGKILL)  # `server up` starts it again
+    is_back(world, study, NAMES[2])
+
+    asks(world, study)
+    os.kill(world.coordinating(world.record(study)["run"]), signal.SIGKILL)  # `train` has another one started
+    is_back(world, study, NAMES[2])
+
+    asks(world, study)
+    assert len(world.lines(study)) < rounds, "the study was over before the last kill"
+    world.kill("train")
+    world.kill("server")  # and with it everything that it watches over, the proxy's workers among them
+    until(lambda: not world.running("nginx"), "the proxy to end", 30.0)
+    world.server_up()
+    world.train(study, "--resume")
+    is_back(world, study, NAMES[1])
+    assert world.trained(400.0) == 0, world.said("train")
+
+    done = world.lines(study)
+    assert [line["round"] for line in done] == [*range(1, rounds + 1)]
+    assert all(line["sites"] and len({*line["sites"]}) == len(line["sites"]) for line in done)
+    record = world.record(study)
+    assert (record["outcome"], record["rounds_done"]) == ("completed", rounds)
+    for name in NAMES:
+        assert ledger_is_whole(world, name)
+        # However often it was asked, a site was charged a round once; what it answered is handed out again.
+        spent = charged(world, study, name)
+        assert len({*spent}) == len(spent) >= sum(name in line["sites"] for line in done), spent
+    assert len(world.running("flower-superlink")) == 1
+    assert len(world.running("nginx: master")) == 1
+
+
 # -- to the bit: last, because the sites rehearse from here on ---------------------------------------
 
 
 def test_deployed_is_simulated_to_the_bit_where_owners_let_a_seed_make_the_noise(
     world: ByHand, tmp_path: Path
 ) -> None:
-    study = world.study("rehearsed", privacy={"insecure_seed": 11}, training={"rounds": 2})
+    study = world.study("rehearsed", privacy={"insecure_seed": 11}, training={"rounds": 2, "quorum": 3})
     for name in NAMES:
         config = world.site(name).config
         text = config.read_text(encoding="utf-8").rstrip("\n")

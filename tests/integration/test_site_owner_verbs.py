@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_yes_is_yes(fedgen: Any, home: SiteHome, types: Any, typed: str) -> None
 
 
 def test_scripts_say_yes_and_take_it_back(fedgen: Any, home: SiteHome, types: Any) -> None:
-    said = fedgen("site", "approve", HASH[:8], "--yes", "--json")
+    said = fedgen("site", "approve", HASH[:12], "--yes", "--json")
     assert (said.code, said.document["approved"]) == (0, True)
     again = fedgen("site", "approve", HASH[:8], "--json")
     assert again.code == 3  # it waits no longer
@@ -112,7 +113,7 @@ def test_a_study_beyond_the_ceilings_is_not_even_asked_about(fedgen: Any, home: 
 
 
 def test_leaving_and_wiping_ask_first(fedgen: Any, home: SiteHome, types: Any) -> None:
-    fedgen("site", "approve", HASH[:8], "--yes")
+    fedgen("site", "approve", HASH[:12], "--yes")
     assert fedgen("site", "leave").code == 4
     assert fedgen("site", "wipe").code == 4
     assert home.invitation.exists()
@@ -155,7 +156,7 @@ def short() -> Iterator[Path]:
 def test_served_from_the_command_line_until_it_is_told_to_stop(short: Path) -> None:
     desk = Desk(STUDY)
     home = make_home(short / "h", desk)
-    process = start("site", "serve", home.root)
+    process = start("site", "serve", home.root, "--json")
     try:
         wait_until(lambda: process.poll() is not None or bool(served_by(home)))
         assert process.poll() is None, process.communicate()
@@ -170,6 +171,7 @@ def test_served_from_the_command_line_until_it_is_told_to_stop(short: Path) -> N
         process.kill()
     assert process.returncode == 0
     assert f"listening on {home.socket}" in err
-    assert out == ""
+    served = {"site": "site-01", "socket": str(home.socket), "answered": 1, "turned_away": {}}
+    assert json.loads(out) == served
     for line in err.splitlines():  # the log says codes; the incident file, at the site, says more
         assert "nobody has approved" not in line

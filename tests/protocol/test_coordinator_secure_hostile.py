@@ -10,6 +10,7 @@ so that every step there is takes place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.errors import Code
 from fedgen.events import SiteRefused
 from fedgen.messages import Kind, Settled, Stepped, encode
-from fedgen.secagg import shamir, wire
+from fedgen.secagg import protocol, shamir, wire
 from fedgen.secagg.wire import Kind as Frame
 
 if TYPE_CHECKING:
@@ -226,6 +227,48 @@ def test_a_vector_of_another_length_is_refused(tmp_path: Path, protocol: str, si
     assert bureau.records[1].missing == {SILENT: "dropped", WRONG: str(code)}
 
 
+@pytest.mark.parametrize(("protocol", "kind"), [("full", wire.Masked), ("sum", wire.Clear)])
+@pytest.mark.parametrize("kept", [0, 1, -1, -3])
+def test_a_vector_that_ends_in_the_middle_of_a_number_is_refused(
+    tmp_path: Path, kept: int, protocol: str, kind: type[wire.Masked | wire.Clear]
+) -> None:
+    def cut(peer: SecurePeer, asked: Asked, frame: bytes) -> list[bytes]:
+        message = kind.decode(frame, peer.part.terms)  # type: ignore[union-attr]
+        return [peer.stepped(asked, replace(message, values=bytes(message.values)[:kept]).encode())]
+
+    bureau, ended, _ = _run(tmp_path, protocol=protocol, site_03=_twisted(Frame.START, 2, cut))
+    assert ended.outcome == "completed"
+    assert bureau.records[1].missing == {SILENT: "dropped", WRONG: str(Code.WRONG_SHAPE)}
+
+
+@pytest.mark.parametrize("place", [0, 2, 6])
+@pytest.mark.parametrize("what", ["zeros", "a point of small order", "no ML-KEM key"])
+def test_a_key_that_is_none_keeps_out_its_own_site_and_nobody_else(
+    tmp_path: Path, what: str, place: int
+) -> None:
+    """Every other site would refuse such keys: the server must not pass them on, or one site could end the run."""
+
+    def bad(peer: SecurePeer, kind: Frame, asked: Asked, frame: bytes) -> list[bytes] | None:
+        if kind is not Frame.INVITE:
+            return None
+        terms = peer.part.terms  # type: ignore[union-attr]
+        message = wire.Advertise.decode(frame, terms)
+        public = {
+            "zeros": bytes(len(message.public)),
+            "a point of small order": message.public[:-32] + bytes(32),
+            "no ML-KEM key": b"\xff" * (len(message.public) - 32) + message.public[-32:],
+        }[what]
+        statement = protocol.advertised(terms, message.setup, message.site, public)
+        signature = peer.key.sign(protocol.ADVERTISE, statement)
+        return [peer.stepped(asked, replace(message, public=public, signature=signature).encode())]
+
+    wrong = ALL[place]
+    bureau, ended, _ = _run(tmp_path, silent=False, **{wrong.replace("-", "_"): bad})
+    assert (ended.outcome, ended.progress.round) == ("completed", 3)
+    assert [record.missing for record in bureau.records] == [{wrong: "malformed"}] * 3
+    assert {e.site for e in bureau.events if isinstance(e, SiteRefused)} == {wrong}
+
+
 def test_garbage_shares_are_left_out_and_the_sum_is_exact(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
 
@@ -255,9 +298,9 @@ def test_garbage_shares_of_too_many_lose_the_round_and_never_make_a_wrong_sum(tm
 
 
 def _false_secret(peer: SecurePeer, _asked: Asked, _frame: bytes) -> None:
-    """Hold another secret with site-01 than site-01 does."""
+    """Hold another secret with site-07 than site-07 does: what it offered stands, what it deals by does not."""
     end = peer.part._end  # type: ignore[union-attr]
-    end._pairs[0] = bytes(32)
+    end._pairs[6] = bytes(32)
 
 
 def test_a_site_that_deals_falsely_once_costs_an_attempt_that_nobody_is_charged_for(tmp_path: Path) -> None:
@@ -270,12 +313,22 @@ def test_a_site_that_deals_falsely_once_costs_an_attempt_that_nobody_is_charged_
     # its deal is made when the agreement is completed, so the secret is changed before that
     bureau, ended, peers = _run(tmp_path, silent=False, site_03=_twisted(Frame.KEYS, 1, once))
     assert ended.outcome == "completed"
-    assert [(record.round, record.attempt, len(record.sites)) for record in bureau.records][-3:] == [
-        (1, bureau.records[-3].attempt, 7),
+    assert [(record.round, record.attempt, len(record.sites)) for record in bureau.records] == [
+        (1, 1, 0),
+        (1, 2, 7),
         (2, 1, 7),
         (3, 1, 7),
     ]
-    assert all(len(peer.charged) == 3 for peer in peers)
+    assert all(peer.charged == [(1, 2), (2, 1), (3, 1)] for peer in peers)
+
+
+def test_a_site_that_goes_on_dealing_falsely_ends_the_run_and_nobody_is_charged(tmp_path: Path) -> None:
+    bureau, ended, peers = _run(tmp_path, silent=False, site_03=_twisted(Frame.KEYS, 1, _false_secret))
+    assert (ended.outcome, ended.progress.round) == ("quorum", 0)
+    assert [(record.attempt, record.sites, record.missing) for record in bureau.records] == [
+        (attempt, (), {}) for attempt in (1, 2, 3)
+    ]
+    assert all(peer.charged == [] for peer in peers)
 
 
 def test_a_node_that_answers_for_another_cannot(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("hospital-a", "hospital-b", "hospital-c")
 ROWS = 120
+DISK_MIB = 96
 PATIENCE_S = 240.0
 _FAST = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 
@@ -48,15 +50,17 @@ class ByHand:
     Args:
         root: A short folder: a Unix socket's path has at most 107 bytes.
         names: Of the sites.
+        disk: Whether the coordinator's home is a small disk of its own, where this user may mount one.
     """
 
-    def __init__(self, root: Path, names: Sequence[str] = NAMES) -> None:
+    def __init__(self, root: Path, names: Sequence[str] = NAMES, *, disk: bool = False) -> None:
         self.root, self.names = root, tuple(names)
         self.inside, self.outside = free_port(), free_port()
         self.home = ServerHome(root / "server")
         self.cables: dict[str, Cable] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (root / "tmp").mkdir()
+        self.small = disk and _small_disk(self.home.root)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -80,8 +84,11 @@ class ByHand:
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
+            check=False,
         )
-        assert code is None or done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert code is None or done.returncode == code, (
+            f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done.stdout + ("" if code == 0 else done.stderr)
 
     def json(self, *words: object) -> Any:
@@ -152,7 +159,8 @@ class ByHand:
     def _join(self, name: str, fingerprint: str) -> None:
         self.fedgen("site", "join", f"{name}.invitation.json", "--home", name, "--fingerprint", fingerprint)
         others = [f"{other}.request.json" for other in self.names if other != name]
-        self.fedgen("site", "peer", *others, "--home", name, "--yes")
+        if others:
+            self.fedgen("site", "peer", *others, "--home", name, "--yes")
         # The relay has a folder of its own; in it stands where it calls. Here that is one end of a cable.
         self.fedgen("site", "relay", name, "--export", f"{name}-relay")
         self.cables[name] = Cable(self.outside)
@@ -176,11 +184,20 @@ class ByHand:
         self.start("server", "server", "up", "server")
 
     def site_up(self, name: str) -> None:
-        self.log(name).unlink(missing_ok=True)
         self.start(name, "site", "serve", name)
 
     def relay_up(self, name: str) -> None:
         self.start(f"relay-{name}", "site", "relay", f"{name}-relay", "--port", free_port())
+
+    def tend(self) -> None:
+        """Start relays again that ended by themselves, as a supervisor of the site's machine does.
+
+        Flower lets a node that was killed in again only after a minute without a heartbeat; until then it ends with 305.
+        """
+        for name in self.names:
+            relay = self.processes.get(f"relay-{name}")
+            if relay is not None and relay.poll() is not None:
+                self.relay_up(name)
 
     # -- a study ------------------------------------------------------------------------------------
 
@@ -194,7 +211,8 @@ class ByHand:
         )
 
     def train(self, study: Path, *words: object) -> subprocess.Popen[bytes]:
-        """Begin or go on with a study in the background."""
+        """Begin or go on with a study in the background; its log begins anew."""
+        self.log("train").unlink(missing_ok=True)
         return self.start("train", "train", study, "--server", "server", "--wait", 200, *words)
 
     def trained(self, patience: float = PATIENCE_S) -> int:
@@ -241,6 +259,38 @@ class ByHand:
         )
         assert len(self.lines(study)) >= number, self.said("train")
 
+    # -- the coordinator's disk ---------------------------------------------------------------------
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let no byte more be written at the coordinator, for the length of the block.
+
+        Its home lies on a small disk of its own where this user may mount one, and is then filled to the last byte;
+        elsewhere no process of it may let a file grow.
+        """
+        if self.small:
+            filler = self.home.root / "filler"
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            try:
+                yield
+            finally:
+                filler.unlink()
+            return
+        words = ("flower-super", "flwr-serverapp", "fedgen train")
+        found = {number for word in words for number in self.running(word)}
+        for number in found:
+            hard = resource.prlimit(number, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(number, resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            yield
+        finally:
+            for number in self.running():
+                with suppress(ProcessLookupError):
+                    hard = resource.prlimit(number, resource.RLIMIT_FSIZE)[1]
+                    resource.prlimit(number, resource.RLIMIT_FSIZE, (hard, hard))
+
     # -- who runs -----------------------------------------------------------------------------------
 
     def running(self, word: str = "") -> list[int]:
@@ -251,13 +301,22 @@ class ByHand:
             try:
                 words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 here = mark in (path / "environ").read_bytes().split(b"\0")
-                here = here or str(self.root) in words
+                here = here or str(self.root) in words or self._holds_a_file(path)
                 state = (path / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
             if here and state != "Z" and word in words and int(path.name) != os.getpid():
                 found.append(int(path.name))
         return found
+
+    def _holds_a_file(self, process: Path) -> bool:
+        """Say whether a process has a file of this deployment open: a worker of nginx shows no environment."""
+        with suppress(OSError):
+            for link in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if str(link.readlink()).startswith(f"{self.root}/"):
+                        return True
+        return False
 
     def coordinating(self, run: str) -> int:
         """Return the process that coordinates a run now, as it says itself in the state."""
@@ -283,13 +342,26 @@ class ByHand:
             process.wait(10)
         for cable in self.cables.values():
             cable.close()
+        if self.small:
+            subprocess.run(["umount", "--lazy", str(self.home.root)], check=True)
+
+
+def _small_disk(folder: Path) -> bool:
+    """Make a folder that is a disk of its own, if this user may; say whether it is one."""
+    folder.mkdir(mode=0o700)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=0700", "fedgen-test", str(folder)]
+    return (
+        os.geteuid() == 0
+        and shutil.which("mount") is not None
+        and subprocess.run(words, capture_output=True, check=False).returncode == 0
+    )
 
 
 @contextmanager
 def by_hand(names: Sequence[str] = NAMES) -> Iterator[ByHand]:
     """Lend a deployment that is enrolled and runs."""
     root = Path(tempfile.mkdtemp(prefix="fd-", dir="/tmp"))
-    made = ByHand(root, names)
+    made = ByHand(root, names, disk=True)
     try:
         made.enrol()
         made.up()

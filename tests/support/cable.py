@@ -62,14 +62,23 @@ class Cable:
             near.close()
             return
         self.connections += 1
-        try:
-            far = socket.create_connection(("127.0.0.1", self._to), timeout=10)
-        except OSError:
+        far = self._reach()
+        if far is None:
             near.close()
             return
-        far.settimeout(None)
         for one, other in ((near, far), (far, near)):
             threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _reach(self) -> socket.socket | None:
+        """Return a connection to the far end, which may be starting; to hang up would look like an attack on TLS."""
+        deadline = time.monotonic() + 60
+        while not self._closed and time.monotonic() < deadline:
+            with suppress(OSError):
+                far = socket.create_connection(("127.0.0.1", self._to), timeout=10)
+                far.settimeout(None)
+                return far
+            time.sleep(0.2)
+        return None
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):

@@ -24,13 +24,14 @@ clientapp = "plain.app:client"
 
 [tool.flwr.app.config]
 """
-_APP = '''\
+_APP = """\
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 @client.train()
 def train(message, context):
@@ -46,7 +47,7 @@ def main(grid, context):
     content = RecordDict({"arrays": ArrayRecord([np.zeros(4, dtype=np.float32)])})
     asked = [Message(content, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]
     list(grid.send_and_receive(asked, timeout=60))
-'''
+"""
 
 
 def write_app(folder: Path) -> Path:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from support.federation import Desk
 
+    from fedgen.enrolment.documents import SignedRotation
+
 ROOT = Path(__file__).resolve().parents[2]
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 PATIENCE_S = 40.0
@@ -62,7 +64,14 @@ def write_table(folder: Path, *, rows: int = 40, seed: int = 1) -> None:
     (folder / "schema.yaml").write_text(yaml.safe_dump(_SCHEMA, sort_keys=False))
 
 
-def invite(home: SiteHome, desk: Desk, *, name: str = "site-01", days: int = 30) -> None:
+def invite(
+    home: SiteHome,
+    desk: Desk,
+    *,
+    name: str = "site-01",
+    days: int = 30,
+    rotations: tuple[SignedRotation, ...] = (),
+) -> None:
     """Put the desk's invitation in place."""
     now = datetime.now(UTC)
     body = Invitation(
@@ -76,6 +85,7 @@ def invite(home: SiteHome, desk: Desk, *, name: str = "site-01", days: int = 30)
         number=1,
         issued=moment(now - timedelta(days=60)),
         expires=moment(now + timedelta(days=days)),
+        rotations=rotations,
     )
     write_private(home.invitation, encode(body, desk.signing))
     write_private(home.ca_certificate, PEM.encode())

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fedgen.coordinator.state.database import Database
 
 
+# A server notices within a minute that a machine is gone, not after the two hours of most systems.
+_ALIVE: Final = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 _HELD: Final = (
     "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -94,6 +96,8 @@ def _advisory(database: Database, run: str) -> Iterator[bool]:
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
         with translated(database.name):
+            for setting in _ALIVE:
+                connection.exec_driver_sql(f"SET {setting}")
             answer = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_number(run)})").scalar()
         yield bool(answer)
     finally:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.federation import Desk, small_study
-from support.site_homes import make_home, write_file
+from support.site_homes import invite, make_home, write_file
 
 import fedgen.api.serving as serving_module
 from fedgen.api.leaving import kept_by_wipe, leave, wipe
 from fedgen.api.owner import approve, find_study, look, revoke, standing
+from fedgen.api.owner_words import lines_of
 from fedgen.api.serving import approval_book, composed, serving_alone
 from fedgen.config.plan import plan_of
-from fedgen.errors import ConfigError, Refused, UsageError
+from fedgen.enrolment.documents import Rotation, SignedRotation
+from fedgen.errors import Code, ConfigError, Refused, UsageError
 from fedgen.ledger.verify import verify
+from fedgen.messages import Joined, Refusal
 from fedgen.privacy.accountant import epsilon
 
 if TYPE_CHECKING:
@@ -137,6 +140,13 @@ def test_a_study_is_found_by_the_first_digits_of_its_hash_or_by_its_file(
     assert twin in book.waiting()
 
 
+def test_a_few_digits_are_not_enough_to_say_yes_without_looking(home: SiteHome, desk: Desk) -> None:
+    _serve(home, desk.join())
+    with pytest.raises(UsageError, match="too few"):
+        find_study(home, desk.study.study_hash[:11], unseen=True)
+    assert find_study(home, desk.study.study_hash[:12], unseen=True) == desk.study
+
+
 def test_an_approval_is_taken_back_and_no_is_said_to_one_that_waits(home: SiteHome, desk: Desk) -> None:
     other = desk.of(study=small_study(training={"rounds": 2}))
     _serve(home, desk.join(), other.join())
@@ -226,6 +236,113 @@ def test_wiping_everything_leaves_nothing(home: SiteHome, desk: Desk) -> None:
     _serve(home, desk.join(), desk.train(1))
     assert wipe(home, ledger_too=True) == ()
     assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    "ledger", ["ledger[1].db", "state/../ledger.db", "kept/ledger.db", "linked/ledger.db"]
+)
+def test_wiping_keeps_the_ledger_whatever_its_path_looks_like(
+    home: SiteHome, desk: Desk, ledger: str
+) -> None:
+    (home.root / "kept").mkdir(mode=0o700)
+    (home.root / "linked").symlink_to(home.root / "kept")
+    write_file(home, ledger=ledger)
+    approve(home, look(home, desk.study))
+    _serve(home, desk.join(), desk.train(1))
+    place = (home.root / ledger).resolve()
+    wipe(home)
+    assert verify(place).ok
+
+
+@pytest.mark.parametrize("source", ["csv://rows.csv", "rows.csv", "csv://state/../rows.csv"])
+def test_wiping_keeps_a_table_that_lies_in_the_home(home: SiteHome, source: str) -> None:
+    write_file(home, source=source)
+    before = (home.root / "rows.csv").read_bytes()
+    wipe(home)
+    assert (home.root / "rows.csv").read_bytes() == before
+
+
+def test_a_yes_is_for_the_coordinator_that_was_shown(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    other = Desk(desk.study)
+    invite(home, other)
+    with composed(home) as serving:
+        said, _ = other.read(serving.site.handle(other.join()), home.identity())
+    assert isinstance(said, Refusal)
+    assert said.code is Code.NOT_APPROVED
+    approve(home, look(home, desk.study))
+    with composed(home) as serving:
+        said, _ = other.read(serving.site.handle(other.join()), home.identity())
+    assert isinstance(said, Joined)
+
+
+def test_a_yes_holds_for_a_key_that_the_coordinator_vouched_for(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    later = Desk(desk.study)
+    rotation = Rotation(
+        role="coordinator",
+        name="desk",
+        number=1,
+        old=desk.signing.public.hex(),
+        new=later.signing.public.hex(),
+        issued="2026-01-31T00:00:00Z",
+    )
+    invite(home, later, rotations=(SignedRotation.make(rotation, desk.signing),))
+    with composed(home) as serving:
+        said, _ = later.read(serving.site.handle(later.join()), home.identity())
+    assert isinstance(said, Joined)
+
+
+def test_nothing_is_approved_before_it_is_known_where_updates_go(home: SiteHome, desk: Desk) -> None:
+    home.invitation.unlink()
+    looked = look(home, desk.study)
+    assert "nowhere yet" in dict(looked.lines)["updates go"]
+    with pytest.raises(Refused, match="joined no coordinator"):
+        approve(home, looked)
+
+
+def test_a_full_disk_does_not_keep_a_yes_alive(
+    home: SiteHome, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve(home, look(home, desk.study))
+
+    def full(*_: object) -> None:
+        raise ConfigError("no room left to write")
+
+    monkeypatch.setattr("fedgen.site.approval_book._write", full)
+    with pytest.raises(ConfigError, match="no room"):
+        revoke(home, desk.study.study_hash[:8])
+    assert standing(home).approved == ()
+    approve_again = look(home, desk.study)
+    assert approve_again.decision is None
+
+
+def test_whom_the_figures_hold_against_is_said(home: SiteHome, desk: Desk) -> None:
+    assert "the coordinator included" in _line(home, desk, "ε holds")
+    central = small_study(privacy={"trust": "central"}, policy={"packs": []})
+    assert "NOTHING IS PROMISED" in dict(look(home, central).lines)["ε holds"]
+    many = small_study(sites=3, privacy={"trust": "distributed", "noise_multiplier": 5.0})
+    helped = plan_of(many).point.noise.colluders  # type: ignore[union-attr]
+    said = dict(look(home, many).lines)["ε holds"]
+    assert said.startswith("against the coordinator")
+    assert (f"{helped} other site" in said) == (helped > 0)
+    seeded = small_study(privacy={"insecure_seed": 1})
+    assert dict(look(home, seeded).lines)["ε holds"] == "against nobody"
+
+
+def test_no_text_of_a_study_commands_the_terminal(home: SiteHome, desk: Desk) -> None:
+    study = desk.study
+    column = study.data_schema.columns[0].model_copy(update={"name": "a\u202eb\u2028c"})
+    schema = study.data_schema.model_copy(update={"columns": (column, *study.data_schema.columns[1:])})
+    lines = lines_of(
+        None,
+        home.spec(),
+        study.model_copy(update={"data_schema": schema}),
+        plan_of(study),
+        (1.0, 0.0, 1.0, 1e-5),
+    )
+    assert "a\ufffdb\ufffdc" in dict(lines)["columns"]
+    assert all(text.isprintable() for _, text in lines)
 
 
 def test_a_site_that_is_served_is_not_wiped(home: SiteHome) -> None:

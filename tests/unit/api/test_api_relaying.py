@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.federation import Desk, small_study
@@ -96,6 +96,15 @@ def test_an_exported_folder_is_enough_and_holds_nothing_else(home: SiteHome, tmp
     export_relay(home, folder)  # again, after a rotation
 
 
+@pytest.mark.parametrize("place", [".", "relay", "run/../deep/er"])
+def test_nothing_is_exported_into_the_home(home: SiteHome, place: str) -> None:
+    before = sorted(home.root.rglob("*"))
+    with pytest.raises(ConfigError, match="lies in the site's home"):
+        export_relay(home, home.root / place)
+    assert sorted(home.root.rglob("*")) == before
+    assert relay_of(home.root).own_user
+
+
 def test_root_reads_as_the_sites_user_and_writes_as_the_relays(
     home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,12 +122,40 @@ def test_root_reads_as_the_sites_user_and_writes_as_the_relays(
     monkeypatch.setattr(relaying_module, "_is_root", lambda: True)
     monkeypatch.setattr(os, "seteuid", lambda user: acted.append(user) or os.getuid() or seteuid(user))
     if os.getuid() != 0:
-        monkeypatch.setattr(os, "chown", lambda *_: None)
+        monkeypatch.setattr(os, "fchown", lambda *_: None)
     folder = export_relay(home, tmp_path / "relay")
     export_relay(home, folder)
     assert acted == [owner, 0, 4711, 0] * 2
     assert os.geteuid() == os.getuid()
     assert {path.stat().st_uid for path in (folder, *folder.iterdir())} == {relay}
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_root_gives_away_no_folder_but_the_one_it_made(
+    home: SiteHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, linked: bool
+) -> None:
+    """The relay's user may write the place of the folder, and put something else there once root has made it."""
+    write_file(home, relay_users=[4711])
+    folder, precious = tmp_path / "relay", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("root's")
+    mkdir = type(tmp_path).mkdir
+
+    def exchanged(path: Path, *args: Any, **options: Any) -> None:
+        mkdir(path, *args, **options)
+        if path == folder:
+            path.rmdir()
+            path.symlink_to(precious) if linked else precious.rename(path)
+
+    given = list[object]()
+    monkeypatch.setattr(type(tmp_path), "mkdir", exchanged)
+    monkeypatch.setattr(relaying_module, "_is_root", lambda: True)
+    monkeypatch.setattr(os, "seteuid", lambda _user: None)
+    for name in ("chown", "fchown"):
+        monkeypatch.setattr(os, name, lambda *args, **_options: given.append(args))
+    with pytest.raises(ConfigError):
+        export_relay(home, folder)
+    assert given == []
 
 
 @pytest.mark.parametrize("socket", ["/run/a b", '/run/a"b', "/run/a\\b", "/run/a=b"])
@@ -155,5 +192,11 @@ def test_it_becomes_the_program(home: SiteHome, monkeypatch: pytest.MonkeyPatch)
     relay = relay_of(home.root)
     run(relay)
     assert became == [relay.program, relay.arguments, relay.environment]
+    moved: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "dup2", lambda *which: moved.append(which))
+    run(relay)
+    assert moved == []
+    run(relay, stdout_is_taken=True)
+    assert moved == [(2, 1)]
     assert relay.program.endswith("flower-supernode")
     assert relay.environment["PATH"].startswith(os.path.dirname(relay.program))  # noqa: PTH120

@@ -149,6 +149,30 @@ def test_leaving_and_expiry_take_effect_between_two_messages(home: SiteHome, des
         assert isinstance(ask(desk.train(2)), Trained)
 
 
+def test_a_sites_file_that_was_changed_holds_before_a_restart(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    with composed(home) as serving:
+        ask: Callable[[bytes], Wire] = lambda it: desk.read(serving.site.handle(it), home.identity())[0]  # noqa: E731
+        assert isinstance(ask(desk.join()), Joined)
+        assert isinstance(ask(desk.train(1)), Trained)
+        write_file(home, ceilings={"epsilon_per_study": 0.1, "epsilon_life": 0.2, "delta": 1e-5})
+        refused = ask(desk.train(2))
+        assert isinstance(refused, Refusal)
+        assert refused.code is Code.NOT_ADMITTED
+        write_file(home, declared={"rows": 40})
+        assert isinstance(ask(desk.train(2)), Trained)
+
+
+def test_a_thief_of_the_coordinators_signing_key_reads_no_update(home: SiteHome, desk: Desk) -> None:
+    approve(home, look(home, desk.study))
+    thief = Desk(desk.study, signing=desk.signing)
+    (refusal,) = _said(home, thief, thief.join())
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.NOT_ADMITTED
+    invite(home, thief)  # what the owner accepts is another matter
+    assert isinstance(_said(home, thief, thief.join())[0], Joined)
+
+
 def _fails(home: SiteHome, kind: type[FedgenError], match: str) -> None:
     with pytest.raises(kind, match=match), composed(home):
         pass

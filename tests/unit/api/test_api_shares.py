@@ -126,7 +126,7 @@ def test_a_claim_against_any_observer_that_is_too_low_is_found_out(
         assert caught.value.exit_code == 6
 
 
-@pytest.mark.parametrize("helpers", [-1, 4, True, "0", 0.5])
+@pytest.mark.parametrize("helpers", [-1, 3, 4, True, "0", 0.5])
 def test_helpers_that_cannot_be_are_named(run: Path, helpers: object) -> None:
     change(run, 0, colluders=helpers)
     with pytest.raises(IntegrityError, match="names helpers that the study does not have"):
@@ -184,9 +184,9 @@ def test_other_ledgers_have_no_estimate(tmp_path: Path) -> None:
 def test_shares_count_anew() -> None:
     shares = Shares.of(study())
     assert shares is not None
-    assert (shares.least, shares.assumed) == (4, 1)
-    with pytest.raises(ValueError, match="cannot help"):
-        shares.against(4, {})
+    assert (shares.least, shares.assumed, shares.most) == (4, 1, 2)
+    with pytest.raises(ValueError, match="nothing can be said of the help of 3 sites"):
+        shares.against(3, {})
     plan = planned()
     for helpers in range(4):
         assert plan.against(helpers).event.variance == pytest.approx(plan.event.variance * (4 - helpers) / 3)

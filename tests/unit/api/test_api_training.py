@@ -10,6 +10,7 @@ import pytest
 from support.studies import write_study
 
 import fedgen.api.training as module
+from fedgen.api import following
 from fedgen.api.bench import new_learner
 from fedgen.api.enrolment import server_init
 from fedgen.api.prepare import prepare
@@ -120,8 +121,9 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
     for entry in prepare(study).resolved.roster:
         let_in(home, entry.name, entry.rows)
     monkeypatch.setattr(module, "_LOOK_S", 0.001)
-    monkeypatch.setattr(module, "_STATUS_S", 0.0)
-    monkeypatch.setattr(module, "_STOP_S", 0.1)
+    monkeypatch.setattr(following, "_LOOK_S", 0.001)
+    monkeypatch.setattr(following, "_STATUS_S", 0.0)
+    monkeypatch.setattr(following, "_STOP_S", 0.1)
 
     def script(acts: list[str]) -> Script:
         made = Script(home, acts)
@@ -265,3 +267,24 @@ def test_a_run_that_was_rolled_back_goes_on_under_its_new_identity(trial: Trial)
     assert [(it["round"], it["attempt"]) for it in said] == [(1, 1), (2, 1), (2, 2), (3, 1)]
     assert {site.rounds for site in done.record.sites} == {3}  # what was undone no longer counts
     assert read_lines(folder.root / "attempts.jsonl") == [1, 2, 2, 3]
+
+
+def test_a_superlink_that_is_started_again_is_waited_for(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, home, script = trial
+    link = script(["dies", "rounds:3"])
+    answers = [True] * 2 + [False] * 5
+
+    def is_up() -> bool:
+        return answers.pop(0) if answers else True
+
+    monkeypatch.setattr(link, "is_up", is_up)
+    assert train(study, server=home.root).record.outcome == "completed"
+    assert answers == []
+    link = script(["dies"])
+    answers = [True] * 2 + [False] * 9
+    monkeypatch.setattr(following, "_DOWN_S", -1.0)
+    monkeypatch.setattr(link, "is_up", is_up)
+    with pytest.raises(ConfigError, match="does not answer any more"):
+        train(study, server=home.root, out=home.root / "another")

@@ -163,3 +163,37 @@ def test_no_private_byte_is_printed(both: Shell, tmp_path: Path) -> None:
         if path.suffix in {".key", ".secret"}:
             secret = path.read_text().split()[1 if path.read_text().startswith("FEDGEN") else 0]
             assert secret not in printed
+
+
+@pytest.mark.parametrize("home", [".", "none", "a"])
+def test_nobody_is_asked_for_a_home_that_is_none(both: Shell, home: str) -> None:
+    out, err = both("server enroll hospital-a.request.json --home", home, ends=3)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "is no home of a coordinator" in err or "there is no such folder" in err
+
+
+def test_a_folder_that_is_no_home_is_called_so_whatever_its_mode(shell: Shell, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    _, err = shell("site status", ends=3)
+    assert "is no home of a site (name one with --home or $FEDGEN_SITE" in err
+
+
+def test_a_state_that_no_store_understands_is_refused_before_anything_is_made(
+    shell: Shell, tmp_path: Path
+) -> None:
+    _, err = shell("server init office --address 127.0.0.1:8443 --state mongodb://u:hush@h/d", ends=3)
+    assert "state: must be a path, sqlite:///path or postgresql://user@host/database" in err
+    assert "hush" not in err
+    assert not (tmp_path / "office").exists()
+
+
+def test_the_relay_says_what_it_becomes_in_one_document(both: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    both("server enroll hospital-a.request.json --home office --yes")
+    both("site join hospital-a.invitation.json --home a --yes")
+    became: list[bool] = []
+    monkeypatch.setattr("fedgen.api.relaying.run", lambda _, stdout_is_taken: became.append(stdout_is_taken))
+    said = both.json("site relay a --port 9095")
+    assert (said["site"], said["own_user"], became) == ("hospital-a", True, [True])
+    assert said["becomes"][0] == "flower-supernode"
+    assert "9095" in said["becomes"]

@@ -68,6 +68,16 @@ def test_observers_who_know_more_shares_face_a_larger_figure() -> None:
         plan.against(-1)
 
 
+@pytest.mark.parametrize(("sites", "withstood"), [(100, 33), (101, 2), (200, 2)])
+def test_beyond_a_full_graph_no_more_colluders_are_spoken_of_than_it_is_made_for(
+    sites: int, withstood: int
+) -> None:
+    """Of 200 sites 65 could not open two sets, but they could hold all that one site masks with."""
+    plan = made({"dropouts": 5, "colluders": 2}, sites=sites, expected_batch=4.0 * sites)
+    assert plan.most_colluders == withstood
+    assert [one.colluders for one in plan.facing()] == sorted({0, 1, 2, withstood})
+
+
 def test_a_whole_site_is_clipped_as_one_and_sampled_always() -> None:
     plan = made(spec=privacy(unit="site"), q=1.0, expected_batch=10.0, largest=1.0)
     assert plan.point.grid.whole

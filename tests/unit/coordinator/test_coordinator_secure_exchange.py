@@ -27,7 +27,7 @@ from fedgen.coordinator.rounds import Fate
 from fedgen.coordinator.secure_exchange import SecureExchange, limits_of
 from fedgen.coordinator.transport import Answer
 from fedgen.crypto.digest import sha256_hex
-from fedgen.errors import Code
+from fedgen.errors import Code, ConfigError
 from fedgen.events import RoundFinished, SiteRefused
 from fedgen.messages import Kind, Step, Turn
 from fedgen.secagg import wire
@@ -292,6 +292,22 @@ def test_sites_that_did_not_join_are_absent_with_their_code(tmp_path: Path) -> N
     assert all(1 not in nodes for group, nodes in wires.log if group != "join")
 
 
+@pytest.mark.parametrize("protocol", ["full", "sum"])
+@pytest.mark.parametrize("recovery", ["unmask", "restart"])
+def test_a_site_that_did_not_join_costs_the_others_no_attempt(
+    tmp_path: Path, protocol: str, recovery: str
+) -> None:
+    """So a rehearsal charges what the full protocol would."""
+    desk = secure_study(protocol=protocol, recovery=recovery)
+    peers = secure_peers(desk)
+    peers[1].joined = lambda **_: peers[1].signed(_no(peers[1], Code.STUDY_REFUSED))  # type: ignore[method-assign]
+    bureau, ended, _ = run(tmp_path, desk, peers)
+    assert ended.outcome == "completed"
+    assert [(record.round, record.attempt) for record in bureau.records] == [(n, 1) for n in (1, 2, 3, 4)]
+    assert peers[0].charged == [(n, 1) for n in (1, 2, 3, 4)]
+    assert torch.equal(ended.progress.weights, oracle(desk, bureau.records))
+
+
 def _no(peer: SecurePeer, code: Code) -> Any:
     from fedgen.messages import Refusal
 
@@ -341,7 +357,50 @@ def test_where_the_study_confirms_a_vector_is_added_only_with_its_sites_word(
     assert order == (["round-2", "confirm-2"] + (["agree-2", "reveal-2"] if protocol == "full" else []))
 
 
+def test_the_word_of_a_site_that_was_reached_nowhere_is_not_asked_for() -> None:
+    """A vector under its key may come from another's node; it waits for a word that cannot come."""
+
+    class Silence:
+        def exchange(self, frames: Iterable[tuple[int, bytes]], *_: Any) -> Iterator[Answer]:
+            asked.extend(node for node, _ in frames)
+            return iter(())
+
+    asked: list[int] = []
+    desk = secure_study(protocol="sum")
+    exchange = _exchange(desk, secure_peers(desk), Silence(), confirms=True)
+    assert exchange.attempt(1, 1, bytes(8)).fate is Fate.VOID, "nobody says anything"
+    asked.clear()
+    exchange._post.seat({"site-01": 0, "site-03": 2})
+    assert exchange._confirm(("site-01", "site-02")) == set()
+    assert asked == [0]
+
+
 # -- parts ------------------------------------------------------------------------------------------
+
+
+def test_without_the_key_of_a_site_there_are_no_sums_and_a_line_says_whose() -> None:
+    """All sites sign under all keys: one that was revoked before the coordinator began again is no absent site."""
+
+    class Live(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            if name == "site-02":
+                raise KeyError(name)
+            return super().__getitem__(name)
+
+        def get(self, name: str, default: Any = None) -> Any:
+            return default if name == "site-02" else super().get(name, default)
+
+        def items(self) -> Any:
+            return [(name, self[name]) for name in self]
+
+    desk = secure_study(protocol="sum")
+    peers = secure_peers(desk)
+    exchange = _exchange(desk, peers, None)
+    exchange._post.roster = Live(exchange._post.roster)
+    with pytest.raises(ConfigError, match="site-02 is not enrolled any more"):
+        SecureExchange(
+            exchange._post, plan_for(desk), quorum=4, confirms=False, absent={}, store=None, listener=print
+        )
 
 
 def test_a_quorum_is_needed_to_begin(tmp_path: Path) -> None:

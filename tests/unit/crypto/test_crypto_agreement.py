@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from fedgen.crypto.agreement import CIPHERTEXT_BYTES, PUBLIC_BYTES, AgreementKey
+from fedgen.crypto.agreement import CIPHERTEXT_BYTES, PUBLIC_BYTES, AgreementKey, check_public
 from fedgen.crypto.stream import KeyStream
 from fedgen.errors import Code, IntegrityError
 
@@ -67,6 +67,17 @@ def test_a_point_of_small_order_and_a_short_ciphertext_are_refused() -> None:
     ):
         with pytest.raises(IntegrityError) as error:
             call()
+        assert error.value.code is Code.MALFORMED
+
+
+@pytest.mark.parametrize("cut", [slice(None, -32), slice(-32, None)])
+def test_a_key_is_checked_without_agreeing_on_anything(cut: slice) -> None:
+    public = bytearray(pair()[0].public)
+    check_public(bytes(public))
+    public[cut] = (b"\xff" if cut.start is None else b"\0") * len(public[cut])
+    for bad in (bytes(public), b""):
+        with pytest.raises(IntegrityError) as error:
+            check_public(bad)
         assert error.value.code is Code.MALFORMED
 
 

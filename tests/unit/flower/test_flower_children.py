@@ -105,3 +105,32 @@ def test_it_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
             time.sleep(0.02)
         supervisor.send_signal(signal.SIGKILL)
     wait_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_one_with_workers_of_its_own_is_told_when_its_supervisor_is_killed(tmp_path: Path) -> None:
+    """As nginx: it ends its workers when it hears SIGTERM, and would leave them, and its port, behind otherwise."""
+    inner = (
+        "import pathlib, signal, sys, time\n"
+        "def heard(*_):\n"
+        "    pathlib.Path('heard').write_text('yes')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, heard)\n"
+        "pathlib.Path('ready').write_text('yes')\n"
+        "time.sleep(600)\n"
+    )
+    code = (
+        "import sys, time, os, pathlib, signal\n"
+        "from fedgen.flower.children import Child, Kept\n"
+        f"words = [sys.executable, '-c', {inner!r}]\n"
+        "child = Child('it', words, dict(os.environ), pathlib.Path('.'), orphaned=signal.SIGTERM)\n"
+        "kept = Kept(child, lambda *_: None)\n"
+        "kept.look()\n"
+        "pathlib.Path('pid').write_text(str(kept.pid))\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as supervisor:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.02)
+        supervisor.send_signal(signal.SIGKILL)
+    wait_gone(int((tmp_path / "pid").read_text()))
+    assert (tmp_path / "heard").exists()

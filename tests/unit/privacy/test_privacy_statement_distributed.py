@@ -12,6 +12,7 @@ from fedgen.privacy.events import PoissonSkellam
 from fedgen.privacy.plan import PrivacyPlan
 from fedgen.privacy.statement import (
     DISJOINT,
+    MASKED,
     PRESENT,
     REHEARSED,
     SEALED,
@@ -78,8 +79,10 @@ def test_what_the_claims_rest_on() -> None:
     assert "no sum of fewer than 9 sites is opened" in alone.assumes[2]
     assert DISJOINT in claims(Unit.PERSON)[0].assumes
     assert PRESENT in claims(Unit.SITE)[0].assumes
+    assert MASKED in alone.assumes
     assert REHEARSED not in alone.assumes
     assert REHEARSED in claims(masked=False)[0].assumes
+    assert MASKED not in claims(masked=False)[0].assumes
 
 
 def test_noise_from_a_seed_promises_nothing() -> None:

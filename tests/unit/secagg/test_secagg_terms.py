@@ -8,6 +8,7 @@ import pytest
 from support.secagg import Recovery, terms_for
 
 from fedgen.errors import Code, ConfigError, IntegrityError
+from fedgen.secagg.graph import degree
 from fedgen.secagg.terms import default_threshold
 
 
@@ -91,3 +92,22 @@ def test_beyond_a_hundred_sites_the_graph_is_regular_and_its_bound_is_checked() 
     assert k < 199
     assert 2 * holders > k + 1
     assert terms_for(100).graph(100) == (99, 67)
+
+
+@pytest.mark.parametrize(("n", "threshold", "dropouts"), [(102, 68, 34), (150, 100, 50), (120, 61, 59)])
+def test_there_is_a_graph_for_every_number_of_members_that_a_setup_may_have(
+    n: int, threshold: int, dropouts: int
+) -> None:
+    """Who is no member has dropped out already: as many fewer may follow."""
+    terms = terms_for(n, threshold=threshold, dropouts=dropouts)
+    for members in range(terms.least, n + 1):
+        k, holders = terms.graph(members)
+        assert 0 < k < members
+        assert (k + 1) // 2 < holders <= k + 1
+
+
+def test_members_that_are_missing_are_not_missing_twice() -> None:
+    terms = terms_for(200, dropouts=60)
+    assert terms.graph(140) == degree(140, 0, 0)
+    assert terms.graph(200) == degree(200, 0, 60)
+    assert terms.graph(200) != degree(200, 0, 0), "the control"

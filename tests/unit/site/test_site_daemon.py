@@ -65,6 +65,34 @@ def opened(path: Path, handle: Callable[[bytes], bytes] = bytes.upper, **parts: 
         assert not it.thread.is_alive()
 
 
+def test_no_other_file_is_opened_to_the_relay_in_place_of_the_socket(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write the socket's folder may put a link there as soon as the socket is."""
+    key, path = folder / "identity.key", folder / "site.sock"
+    key.write_bytes(b"secret")
+    key.chmod(0o600)
+    group = key.stat().st_gid
+    given = list[tuple[object, ...]]()
+
+    class Swapped(socket.socket):
+        def bind(self, where: Any) -> None:
+            super().bind(where)
+            path.unlink()
+            path.symlink_to(key)
+
+    monkeypatch.setattr("fedgen.site.daemon.socket.socket", Swapped)
+    chown = os.chown
+    monkeypatch.setattr(os, "chown", lambda *args, **options: given.append(args) or chown(*args, **options))
+    daemon = Daemon(bytes.upper, path, users={ME, 4711}, group=os.getgid() if ME else 4712)
+    daemon.listen()
+    assert daemon._listener is not None
+    daemon._listener.close()
+    assert given
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert key.stat().st_gid == group
+
+
 def _closed(connection: socket.socket) -> bool:
     """Whether the other end closes without a byte."""
     try:

@@ -14,7 +14,7 @@ from support.secure_sites import Federation
 
 from fedgen.crypto.digest import sha256_hex
 from fedgen.crypto.envelope import peek
-from fedgen.crypto.keys import SigningKey
+from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.errors import Code, Refused
 from fedgen.messages import Confirmed, Joined, Refusal, Settled, Stepped
@@ -292,10 +292,13 @@ def test_a_study_that_is_wrong_about_its_own_model_is_refused_unspent(tmp_path: 
 
 
 class _Approvals:
-    """Says yes so many times."""
+    """Says yes so many times, or until it is taken back."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: float) -> None:
         self.times, self.asked = times, []
+
+    def take_back(self) -> None:
+        self.times = len(self.asked)
 
     def check(self, study_hash: str, study: Any, plan: Any) -> None:
         self.asked.append((study_hash, study.study_hash, plan.trust.value))
@@ -305,18 +308,67 @@ class _Approvals:
 
 def test_approval_is_asked_for_when_a_study_is_joined_and_before_each_round(tmp_path: Path) -> None:
     fed = Federation(tmp_path, join=False)
-    name, never, once = fed.names[0], _Approvals(0), _Approvals(2)
+    name, never, once = fed.names[0], _Approvals(0), _Approvals(math.inf)
     assert "nobody approved this study" in _why(fed, name, approvals=never)
     fed.restart(name, approvals=once)
     fed.join()
     rounds = fed.rounds()
     assert isinstance(fed.run(rounds), Aggregate)
+    once.take_back()
     outcome = fed.run(rounds, 2)
     assert isinstance(outcome, Aggregate)
     assert name not in outcome.survivors
-    assert once.asked == [(fed.desk.study.study_hash, fed.desk.study.study_hash, "distributed")] * 3
+    assert set(once.asked) == {(fed.desk.study.study_hash, fed.desk.study.study_hash, "distributed")}
     assert fed.charged(name) == [(1, 1)]
     assert fed.refused(name) == [(2, 1, "study-refused")]
+
+
+def test_what_was_taken_back_is_neither_confirmed_nor_opened(tmp_path: Path) -> None:
+    desk = Desk(small_study())
+    owner = _Approvals(math.inf)
+    holder = make_site(tmp_path, desk, approvals=owner)
+    holder.ask(desk.join())
+    holder.ask(desk.train())
+    assert isinstance(holder.ask(desk.confirm())[0], Confirmed)
+    owner.take_back()
+    message, _ = holder.ask(desk.confirm())
+    assert isinstance(message, Refusal)
+    assert message.code is Code.STUDY_REFUSED
+
+    fed = Federation(tmp_path / "fed", join=False)
+    name, owner = fed.names[0], _Approvals(math.inf)
+    fed.restart(name, approvals=owner)
+    fed.join()
+    unmask = 0
+
+    def swap(each: str, frame: bytes) -> bytes | None:
+        nonlocal unmask
+        if each == name and wire.kind_of(frame) is wire.Kind.UNMASK:
+            unmask += 1
+            owner.take_back()
+        return frame
+
+    fed.swap = swap
+    fed.run(fed.rounds())
+    assert unmask == 1
+    assert fed.charged(name) == [(1, 1)]
+    assert fed.refused(name) == [(1, 1, "study-refused")]
+
+
+def test_updates_are_sealed_to_the_key_of_the_invitation_only(tmp_path: Path) -> None:
+    desk = Desk(small_study())
+    known = [desk.sealing.public]
+    holder = make_site(tmp_path, desk, sealing=lambda: known[0])
+    thief = desk.join(sealing_key=SealingKey.generate().public.hex())
+    refused, _ = holder.ask(thief)
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.NOT_ADMITTED
+    assert isinstance(holder.ask(desk.join())[0], Joined)
+    known[0] = SealingKey.generate().public  # a newer invitation was accepted meanwhile
+    refused, _ = holder.ask(desk.train())
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.NOT_ADMITTED
+    assert holder.entries("reserved") == []
 
 
 def test_approval_is_asked_for_in_studies_without_secure_aggregation_too(tmp_path: Path) -> None:
