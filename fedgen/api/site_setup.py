@@ -76,15 +76,15 @@ def begin_server(home: ServerHome, address: str, *, name: str, state: str | None
     Raises:
         ConfigError: As :func:`fedgen.api.enrolment.server_init`.
     """
+    values: dict[Key, Scalar] = {("name",): name, ("address",): address}
+    if state is not None:
+        values["state",] = state
+    text = fill(_reference("server", "server.yaml"), values)
+    parse_server(yaml.safe_load(text), where=home.config)  # before anything is made
     server_side.make_server_folders(home)
     with alone(home.root):
         _check_same(home.config, "address", address)
         if not home.config.exists():
-            values: dict[Key, Scalar] = {("name",): name, ("address",): address}
-            if state is not None:
-                values["state",] = state
-            text = fill(_reference("server", "server.yaml"), values)
-            parse_server(yaml.safe_load(text), where=home.config)
             write_private(home.config, text.encode())
         server_side.make_server_keys(home, now)
 

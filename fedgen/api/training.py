@@ -84,6 +84,7 @@ def train(
         Interrupted: Ctrl-C; resumable.
     """
     home = ServerHome(Path(server).absolute())
+    home.spec()  # else every site would be called unknown in a folder that is no home
     prepared = prepare_deployed(study, overrides, home)
     control = control_of(home)
     if not _answers(control):

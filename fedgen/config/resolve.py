@@ -208,7 +208,8 @@ def read_resolved(path: Path) -> ResolvedStudy:
     """
     data, _lines = load_yaml(path)
     if not isinstance(data, dict) or "study_hash" not in data:
-        raise ConfigError("is not a resolved study: it has no study_hash", where=path)
+        what, hint = "is not a resolved study: it has no study_hash", "name the study.yaml of a run folder"
+        raise ConfigError(what, where=path, hint=hint)
     claimed = data.pop("study_hash")
     try:
         resolved = ResolvedStudy.model_validate(data)

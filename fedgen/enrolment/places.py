@@ -66,7 +66,7 @@ def check_home(config: Path, whose: str, made_by: str) -> None:
     """
     if config.parent.is_dir() and not os.path.lexists(config):
         variable = "FEDGEN_SITE" if whose == "site" else "FEDGEN_SERVER"
-        hint = f"name one with --home or ${variable}, or make one: fedgen {made_by}"
+        hint = f"name its folder, or set ${variable}; or make one: fedgen {made_by}"
         raise ConfigError(f"is no home of a {whose}", where=config.parent, hint=hint)
     check_folder(config.parent)
 

@@ -7,6 +7,7 @@ is used, no object is ever constructed from a tag. JSON and TOML are read by suf
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import tomllib
@@ -18,6 +19,8 @@ import yaml
 from fedgen.errors import ConfigError
 from fedgen.schema.explain import Flaw, explain, nearest
 from fedgen.schema.lines import Key, Lines, dotted
+
+_TEXT: Final = codecs.lookup("utf-8-sig")  # now: who has put on another user may not reach Python's own files
 
 __all__ = [
     "MAX_BYTES",
@@ -83,7 +86,7 @@ def _text(path: Path) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"larger than {MAX_BYTES // 2**20} MiB", where=path, hint="is this the right file?")
     try:
-        return raw.decode("utf-8-sig")
+        return _TEXT.decode(raw)[0]
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError("not UTF-8 text", where=path, line=line, hint="save the file as UTF-8") from None

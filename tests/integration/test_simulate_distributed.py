@@ -114,9 +114,10 @@ def test_dropouts_are_named_charged_and_come_back(tmp_path: Path) -> None:
     assert (run.path / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_site_that_answers_too_late_is_late_and_comes_back(tmp_path: Path) -> None:
     fault = [{"site": "site-02", "round": 2, "kind": "late"}]
-    run = fedgen.simulate(_study(tmp_path, faults=fault, training={"timeout_s": 5.0}), out=tmp_path / "run")
+    run = fedgen.simulate(_study(tmp_path, faults=fault, training={"timeout_s": 10.0}), out=tmp_path / "run")
     lines = _rounds(run)
     assert run.record.outcome == "completed"
     assert lines[2].missing == {"site-02": "late"}

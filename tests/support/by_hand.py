@@ -192,7 +192,7 @@ class ByHand:
     def tend(self) -> None:
         """Start relays again that ended by themselves, as a supervisor of the site's machine does.
 
-        Flower lets a node that was killed in again only after a minute without a heartbeat; until then it ends with 305.
+        Flower lets a node that was killed in again after a minute without a heartbeat; until then it ends with 305.
         """
         for name in self.names:
             relay = self.processes.get(f"relay-{name}")
@@ -236,6 +236,14 @@ class ByHand:
             until(waits.exists, f"the study at {name}", PATIENCE_S)
             self.fedgen("site", "approve", digest[:12], "--home", name, "--yes")
         return digest
+
+    def agree(self, study: Path, names: Sequence[str] | None = None) -> None:
+        """Show a study to every site and have some owners say yes, before its first round."""
+        self.train(study, "--wait", 0)
+        assert self.trained() != 0
+        assert f"not-approved x{len(self.names)}" in self.said("train"), self.said("train")
+        assert self.lines(study) == []
+        self.approve(study, names)
 
     def folder(self, study: Path) -> Path:
         name, digest = yaml.safe_load(study.read_text(encoding="utf-8"))["study"], self.hash_of(study)

@@ -188,7 +188,7 @@ def _fails(home: SiteHome, kind: type[FedgenError], match: str) -> None:
         (lambda home: home.ledger_key.chmod(0o644), "open to others"),
         (lambda home: home.identity_key.unlink(), "cannot open the key file"),
         (lambda home: home.ledger_key.unlink(), "cannot open the key file"),
-        (lambda home: home.config.unlink(), "site.yaml"),
+        (lambda home: home.config.unlink(), "is no home of a site"),
         (lambda home: home.invitation.unlink(), "no invitation was accepted"),
         (lambda home: (home.root / "rows.csv").unlink(), "rows.csv"),
         (lambda home: (home.root / "rows.csv").write_text("person,visits,ward,sick\n"), "no rows"),

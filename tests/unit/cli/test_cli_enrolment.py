@@ -176,7 +176,7 @@ def test_nobody_is_asked_for_a_home_that_is_none(both: Shell, home: str) -> None
 def test_a_folder_that_is_no_home_is_called_so_whatever_its_mode(shell: Shell, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     _, err = shell("site status", ends=3)
-    assert "is no home of a site (name one with --home or $FEDGEN_SITE" in err
+    assert "is no home of a site (name its folder, or set $FEDGEN_SITE" in err
 
 
 def test_a_state_that_no_store_understands_is_refused_before_anything_is_made(
@@ -197,3 +197,9 @@ def test_the_relay_says_what_it_becomes_in_one_document(both: Shell, monkeypatch
     assert (said["site"], said["own_user"], became) == ("hospital-a", True, [True])
     assert said["becomes"][0] == "flower-supernode"
     assert "9095" in said["becomes"]
+
+
+def test_training_names_the_missing_home_before_any_site(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("study: x\n")
+    _, err = shell("train study.yaml", ends=3)
+    assert "is no home of a coordinator (name its folder, or set $FEDGEN_SERVER" in err
