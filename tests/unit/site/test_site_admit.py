@@ -144,9 +144,11 @@ def test_seeded_noise_is_obeyed_in_a_simulation_only() -> None:
     assert _code(error) is Code.STUDY_REFUSED
 
 
-@pytest.mark.parametrize(("asked", "own", "taken"), [(7, 7, True), (8, 7, False), (None, 7, False), (7, None, False)])
+@pytest.mark.parametrize(
+    ("asked", "own", "taken"), [(7, 7, True), (8, 7, False), (None, 7, False), (7, None, False)]
+)
 def test_a_site_that_rehearses_serves_its_own_seed_and_nothing_private(
-    asked: int | None, own: int | None, taken: bool
+    asked: int | None, own: int | None, *, taken: bool
 ) -> None:
     desk = Desk(small_study(privacy={} if asked is None else {"insecure_seed": asked}))
     if taken:
