@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from support.by_hand import NAMES, PATIENCE_S, by_hand
+from support.by_hand import NAMES, PATIENCE_S, by_hand, person_of
 from support.deployed import until
 from support.ledgers import entries
 from support.listening import Listener, everything
@@ -146,7 +146,7 @@ def kinds(texts: Iterable[bytes], of: str) -> set[Kind]:
 
 def secrets(clear: list[bytes]) -> list[bytes]:
     """Return pieces of updates, metrics and people that must be nowhere: eight numbers from every part of each."""
-    people = [f"p{number:04d}".encode() for number in range(360)]
+    people = [person_of(f"p{number:04d}").encode() for number in range(360)]
     pieces = [frame[at : at + 32] for frame in clear for at in range(len(frame) // 4, len(frame) - 32, 331)]
     return people + pieces
 
