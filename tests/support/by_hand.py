@@ -45,7 +45,7 @@ _FAST = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 
 
 def person_of(short: str) -> str:
-    """Return a name that no chance puts into a stream of random bytes: five letters stand in one of them now and then."""
+    """Return a name that chance does not write: five letters turn up in megabytes of masks now and then."""
     return f"medical-record-number-{short}"
 
 
