@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,14 @@ import fedgen
 from fedgen.api.desk import LoggedProgress
 from fedgen.coordinator.secure_store import SetupFile
 from fedgen.errors import BudgetExhausted, ConfigError, Interrupted, QuorumLost
+from fedgen.events import RoundFinished
 from fedgen.models.state import load_tensors
 from fedgen.runs.journal import RoundLine, read_rounds, standing
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from fedgen.events import Event
 
 SITES = 5
 FAULTS = [
@@ -117,7 +121,14 @@ def test_dropouts_are_named_charged_and_come_back(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_site_that_answers_too_late_is_late_and_comes_back(tmp_path: Path) -> None:
     fault = [{"site": "site-02", "round": 2, "kind": "late"}]
-    run = fedgen.simulate(_study(tmp_path, faults=fault, training={"timeout_s": 10.0}), out=tmp_path / "run")
+    study = _study(tmp_path, faults=fault, training={"timeout_s": 10.0})
+
+    def wait_for_it(event: Event) -> None:
+        """Keep the rounds after the one that it missed until it is awake: they take milliseconds, it sleeps on."""
+        if isinstance(event, RoundFinished) and event.round == 2:
+            time.sleep(3.0)
+
+    run = fedgen.simulate(study, out=tmp_path / "run", listener=wait_for_it)
     lines = _rounds(run)
     assert run.record.outcome == "completed"
     assert lines[2].missing == {"site-02": "late"}
