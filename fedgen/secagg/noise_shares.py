@@ -68,7 +68,7 @@ class NoiseShares:
             raise ConfigError(
                 "the noise is beyond the grid",
                 key="privacy.noise_multiplier",
-                hint="lower it, or raise the clip",
+                hint="lower it",
             )
 
     @property
