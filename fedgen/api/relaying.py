@@ -28,6 +28,8 @@ from fedgen.enrolment.signed import read_bounded
 from fedgen.enrolment.site_home import SiteHome
 from fedgen.errors import ConfigError
 from fedgen.flower.environment import QUIET
+from fedgen.flower.keeper import MODULE as KEEPER
+from fedgen.flower.supernode import MODULE as SUPERNODE
 from fedgen.messages import SiteName
 from fedgen.runs.atomic import storage
 
@@ -188,15 +190,20 @@ def _owner_of(folder: Path) -> int | None:
 
 
 def run(relay: Relay, *, stdout_is_taken: bool = False) -> None:
-    """Become the SuperNode; does not return.
+    """Become the small supervisor that keeps the SuperNode running; does not return.
+
+    Flower's SuperNode ends when the coordinator does not know it yet, for a minute after it was killed, and when the
+    coordinator fails. The process that called this is replaced: what it loaded to prepare the relay is needed no more.
 
     Args:
-        relay: What to start.
+        relay: What to keep running.
         stdout_is_taken: Whether a document was printed there: what Flower prints then goes to stderr.
     """
     if stdout_is_taken:
         os.dup2(2, 1)
-    os.execve(relay.program, relay.arguments, relay.environment)  # noqa: S606 - no shell, a known program
+    python = (sys.executable, "-P", "-m")  # -P: nothing is imported from the folder where this is started
+    words = (*python, KEEPER, "supernode", *python, SUPERNODE, *relay.arguments[1:])
+    os.execve(sys.executable, words, relay.environment)  # noqa: S606 - no shell, our own program
 
 
 def _is_root() -> bool:

@@ -157,7 +157,7 @@ def relay(
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
-    """Become Flower's SuperNode, which hands messages to the daemon."""
+    """Keep Flower's SuperNode running, which hands messages to the daemon."""
     from fedgen.api.relaying import export_relay, relay_of, run
     from fedgen.enrolment.site_home import SiteHome
 
@@ -170,7 +170,7 @@ def relay(
         say("fedgen: the relay runs as the site's own user: code in a bundle could read the site's data")
         say("fedgen: give it a user of its own: fedgen site relay HOME --export DIR")
     if json_:  # nothing comes after: this process becomes another program
-        document = {"site": found.site, "own_user": found.own_user, "becomes": list(found.arguments)}
+        document = {"site": found.site, "own_user": found.own_user, "runs": list(found.arguments)}
         emit(document, as_json=True, text="")
         sys.stdout.flush()
     run(found, stdout_is_taken=json_)

@@ -67,12 +67,17 @@ class Kept:
         self.child, self._said, self._clock = child, said, clock
         self._process: subprocess.Popen[bytes] | None = None
         self._pause = _FIRST_PAUSE_S
-        self._started = self._due = clock()
+        self._started = self._due = self._ended_at = clock()
 
     @property
     def pid(self) -> int | None:
         """Number of the running process, or None."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def pause(self) -> float:
+        """Seconds between the last end and the next start."""
+        return max(0.0, self._due - self._ended_at)
 
     def look(self) -> bool:
         """Start the process if it is not running and its pause is over; return whether it runs."""
@@ -119,11 +124,12 @@ class Kept:
         if self._process is not None:
             _signal(self._process.pid, signal.SIGKILL)  # what it left behind would hold its port
             self._process = None
-        self._said("ended", self.child.name)
-        if self._clock() - self._started > _SETTLED_S:
+        self._ended_at = self._clock()
+        if self._ended_at - self._started > _SETTLED_S:
             self._pause = _FIRST_PAUSE_S
-        self._due = self._clock() + self._pause
+        self._due = self._ended_at + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+        self._said("ended", self.child.name)
 
 
 def _signal(group: int, number: signal.Signals) -> None:

@@ -266,7 +266,6 @@ def is_back(world: ByHand, study: Path, name: str) -> None:
     before = len(world.lines(study))
 
     def seen() -> bool:
-        world.tend()
         train = world.processes["train"]
         assert train.poll() is None or len(world.lines(study)) > before, world.said("train")
         return any(name in it["sites"] for it in world.lines(study)[before:])
@@ -293,6 +292,27 @@ def test_a_full_disk_at_the_coordinator_stops_the_run_and_loses_nothing(world: B
     assert world.trained(400.0) == 0, world.said("train")
     assert [line["round"] for line in world.lines(study)] == [1, 2, 3, 4]
     assert all(ledger_is_whole(world, name) for name in NAMES)
+
+
+# -- a coordinator that fails -----------------------------------------------------------------------
+
+
+def test_a_superlink_that_fails_for_a_while_has_its_sites_back(world: ByHand) -> None:
+    """Flower's SuperNode stops working when it is answered with a 500, and its process lives on: the relay ends it."""
+
+    def ended() -> list[int]:
+        return [world.said(f"relay-{name}").count("supernode ended") for name in NAMES]
+
+    before = ended()
+    with world.failing():
+        until(
+            lambda: all(now > was for now, was in zip(ended(), before, strict=True)), "the ends", PATIENCE_S
+        )
+    study = world.study("failed", training={"rounds": 1, "quorum": 3})
+    world.train(study)
+    world.approve(study)
+    assert world.trained() == 0, world.said("train")
+    assert [sorted(line["sites"]) for line in world.lines(study)] == [[*NAMES]]
 
 
 # -- the network ------------------------------------------------------------------------------------
@@ -347,7 +367,7 @@ def test_nobody_has_to_be_trusted_with_an_update(world: ByHand) -> None:
 
 
 def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
-    rounds = 14
+    rounds = 18
     study = world.study("killed", training={"rounds": rounds, "timeout_s": 60.0, "quorum": 1})
     world.agree(study)  # so that every kill hits a site that is at work
     world.train(study, "--resume")
@@ -364,6 +384,10 @@ def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
     world.kill(NAMES[0])  # the daemon of a site; its supervisor is this test
     world.site_up(NAMES[0])
     is_back(world, study, NAMES[0])
+
+    asks(world, study)
+    os.kill(world.superexec_of(NAMES[2]), signal.SIGKILL)  # Flower does not look after it; the relay does
+    is_back(world, study, NAMES[2])
 
     asks(world, study)
     (superlink,) = world.running("flower-superlink")

@@ -70,9 +70,12 @@ class Coordinator:
             time.sleep(0.1)
 
     def child(self, name: str) -> int:
-        words = ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="]
+        # -ww: a terminal's width in the environment would cut the line before the program's name.
+        words = ["ps", "-ww", "--ppid", str(self.process.pid), "-o", "pid=,args="]
         lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-        return next(int(line.split()[0]) for line in lines if name in line)
+        found = [int(line.split()[0]) for line in lines if name in line]
+        assert found, (name, lines, (self.home.parent / "log").read_text())
+        return found[0]
 
     def stop(self) -> int:
         self.process.terminate()

@@ -191,18 +191,28 @@ class ByHand:
     def site_up(self, name: str) -> None:
         self.start(name, "site", "serve", name)
 
+    def superexec_of(self, name: str) -> int:
+        """Return the process that starts the app for each message at a site."""
+        found = [
+            number
+            for word in self.running(f"{name}-relay")
+            for number in self.running(f"--parent-pid {word}")
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let the SuperLink answer what nodes ask for with a 500, for the length of the block."""
+        with closing(sqlite3.connect(self.home.superlink_db, timeout=60, isolation_level=None)) as raw:
+            raw.execute("ALTER TABLE message_ins RENAME TO message_ins_away")
+            try:
+                yield
+            finally:
+                raw.execute("ALTER TABLE message_ins_away RENAME TO message_ins")
+
     def relay_up(self, name: str) -> None:
         self.start(f"relay-{name}", "site", "relay", f"{name}-relay", "--port", free_port())
-
-    def tend(self) -> None:
-        """Start relays again that ended by themselves, as a supervisor of the site's machine does.
-
-        Flower lets a node that was killed in again after a minute without a heartbeat; until then it ends with 305.
-        """
-        for name in self.names:
-            relay = self.processes.get(f"relay-{name}")
-            if relay is not None and relay.poll() is not None:
-                self.relay_up(name)
 
     # -- a study ------------------------------------------------------------------------------------
 
@@ -291,8 +301,10 @@ class ByHand:
             finally:
                 filler.unlink()
             return
-        words = ("flower-super", "flwr-serverapp", "fedgen train")
-        found = {number for word in words for number in self.running(word)}
+        words = ("flower-superlink", "flower-superexec --root-certificates", "flwr-serverapp", "fedgen train")
+        found = {
+            number for word in words for number in self.running(word)
+        }  # the sites' SuperExecs have no certificate
         for number in found:
             hard = resource.prlimit(number, resource.RLIMIT_FSIZE)[1]
             resource.prlimit(number, resource.RLIMIT_FSIZE, (4096, hard))
@@ -300,7 +312,9 @@ class ByHand:
             yield
         finally:
             for number in self.running():
-                with suppress(ProcessLookupError):
+                with suppress(
+                    ProcessLookupError, PermissionError
+                ):  # a worker of nginx is another user, never limited
                     hard = resource.prlimit(number, resource.RLIMIT_FSIZE)[1]
                     resource.prlimit(number, resource.RLIMIT_FSIZE, (hard, hard))
 

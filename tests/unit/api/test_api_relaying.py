@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -188,12 +189,17 @@ def test_a_folder_open_to_others_or_damaged_is_refused(home: SiteHome, tmp_path:
         relay_of(tmp_path / "none")
 
 
-def test_it_becomes_the_program(home: SiteHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    became: list[object] = []
+def test_it_becomes_the_supervisor_of_the_program(home: SiteHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *what: became.extend(what))
     relay = relay_of(home.root)
     run(relay)
-    assert became == [relay.program, relay.arguments, relay.environment]
+    program, words, environment = became
+    assert (program, environment) == (sys.executable, relay.environment)
+    # -P: what lies in the folder where it is started is not imported.
+    python = (sys.executable, "-P", "-m")
+    keeper, supernode = "fedgen.flower.keeper", "fedgen.flower.supernode"
+    assert words == (*python, keeper, "supernode", *python, supernode, *relay.arguments[1:])
     moved: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "dup2", lambda *which: moved.append(which))
     run(relay)

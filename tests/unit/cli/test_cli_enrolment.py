@@ -188,15 +188,15 @@ def test_a_state_that_no_store_understands_is_refused_before_anything_is_made(
     assert not (tmp_path / "office").exists()
 
 
-def test_the_relay_says_what_it_becomes_in_one_document(both: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_relay_says_what_it_runs_in_one_document(both: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     both("server enroll hospital-a.request.json --home office --yes")
     both("site join hospital-a.invitation.json --home a --yes")
     became: list[bool] = []
     monkeypatch.setattr("fedgen.api.relaying.run", lambda _, stdout_is_taken: became.append(stdout_is_taken))
     said = both.json("site relay a --port 9095")
     assert (said["site"], said["own_user"], became) == ("hospital-a", True, [True])
-    assert said["becomes"][0] == "flower-supernode"
-    assert "9095" in said["becomes"]
+    assert said["runs"][0] == "flower-supernode"
+    assert "9095" in said["runs"]
 
 
 def test_training_names_the_missing_home_before_any_site(shell: Shell, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Flower's SuperNode in a process that ends when the SuperNode does, so that it can be started again.
+
+``python -m fedgen.flower.supernode [ARGUMENT...]``, with the arguments of ``flower-supernode``.
+
+Flower 1.41 leaves two ways to a node that runs and does nothing. What the server answers with a 500 (a full disk, say)
+is raised out of the main thread, while the thread that serves the node's own API keeps the process alive. And the
+SuperExec, which starts the app for each message, is started once and never looked at again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODULE: Final = "fedgen.flower.supernode"
+_LOOK_S: Final = 1.0
+_LEAVE_S: Final = 10.0
+_FAILED: Final = 1
+
+
+def ends(
+    program: Callable[[], object], say: Callable[[str], object], leave: Callable[[int], object] = os._exit
+) -> None:
+    """Run a program, and then leave the process whatever other threads still run; does not return.
+
+    Args:
+        program: Returns, exits or raises when it is done.
+        say: Hears in a line why it ended, where that is not its own word; no text of an error is passed on.
+        leave: Ends the process at once.
+    """
+    code: object = _FAILED
+    try:
+        program()
+        code = 0
+    except SystemExit as told:
+        code = told.code
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the process must end
+        say(f"the SuperNode failed: {type(error).__name__}")
+    leave(code if isinstance(code, int) else _FAILED if code else 0)
+
+
+def watch_children(
+    lost: Callable[[int], object], stop: threading.Event | None = None, look_s: float = _LOOK_S
+) -> None:
+    """Wait until a child of this process has ended and nobody asks how; say which.
+
+    A child whose end is waited for, as usual, is gone from one look to the next. The SuperExec's never is.
+
+    Args:
+        lost: Hears the number of the process; called once.
+        stop: Ends the watch.
+        look_s: Seconds between two looks.
+    """
+    stop = stop or threading.Event()
+    before = 0
+    while not stop.wait(look_s):
+        ended = _ended_child()
+        if ended and ended == before:
+            lost(ended)
+            return
+        before = ended
+
+
+def _ended_child() -> int:
+    """Return a child that has ended and was not waited for, or 0; it stays as it is."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None else found.si_pid
+
+
+def main() -> None:
+    """Run the SuperNode with this process's arguments."""
+    from flwr.supernode.cli import flower_supernode
+
+    import fedgen.flower.environment  # noqa: F401 - before the first import of flwr
+
+    def say(line: str) -> None:
+        print(f"fedgen: {line}", file=sys.stderr, flush=True)  # noqa: T201 - its whole voice
+
+    def lost(number: int) -> None:
+        say(f"the SuperNode has lost its SuperExec (process {number})")
+        os.kill(os.getpid(), signal.SIGTERM)  # it then takes its leave, and is let in again at once
+        time.sleep(_LEAVE_S)
+        os._exit(_FAILED)
+
+    threading.Thread(target=watch_children, args=(lost,), daemon=True).start()
+    ends(flower_supernode, say)
+
+
+if __name__ == "__main__":
+    main()
