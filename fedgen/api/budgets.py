@@ -99,7 +99,7 @@ class Claim:
         """Return whose data it is about, and who helps the observer."""
         if self.colluders is None:
             return self.scope
-        many = {0: "no site helps", 1: "one site helps"}
+        many = {0: "no site helps", 1: "one site is curious"}
         return f"{self.scope}, if {many.get(self.colluders, f'{self.colluders} sites help')}"
 
 

@@ -74,6 +74,8 @@ def _observers(plan: DistributedPlan, record: RunRecord) -> tuple[Observer, ...]
         own = f"{_MODEL}; its own rows, vector and share of the noise"
         found.append(_observer("one curious site", own, by_helpers[1]))
     for helpers in sorted(set(by_helpers) - {0}):
+        if helpers > plan.most_colluders:
+            continue  # a curious site is spoken of above; with its help the coordinator could open two sets
         assumed = helpers <= plan.point.noise.colluders
         many = "one site" if helpers == 1 else f"{helpers} sites"
         who = f"the coordinator with the help of {many}, {'as' if assumed else 'more than'} the study assumes"

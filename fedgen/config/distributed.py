@@ -177,6 +177,7 @@ class DistributedPlan:
             spent,
             self.facing(),
             assumed=self.point.noise.colluders,
+            withstood=self.most_colluders,
             least=self.least,
             private=private,
             masked=self.masked,

@@ -80,8 +80,8 @@ class SecureExchange:
         - Where the study confirms, no vector is added that its site did not vouch for right before.
 
     Edge cases:
-        - A site that deals falsely can make a round void or lost, never wrong; of two that do not hold the same
-          secret nobody can say which one lies.
+        - A site that deals falsely can make a round void or lost, never wrong. What it signed convicts it, and it is in
+          no later setup; of two that do not hold the same secret nobody can say which one lies, so both are named.
         - A site that sits out, because it restarted or was silent while keys were agreed on, is asked again with a new
           setup: after one round, then two, four, and so on. With ``recovery: restart`` that would void an attempt that
           others were charged for, so there it waits until too few are left.
@@ -142,6 +142,7 @@ class SecureExchange:
         ask = Ask(self._post.study_hash, self._post.run, number, attempt, len(weights) // 4, 1, digest)
         self._now = now = _Now(ask, weights)
         ended = self._rounds.round(number, attempt, digest)
+        self._known.update(dict.fromkeys(self._rounds.left_out, Code.BAD_SEAL))
         self._have_back(number)
         if isinstance(ended, Void):
             return self._void(now, ended)
@@ -273,7 +274,7 @@ class SecureExchange:
 
     def _have_back(self, number: int) -> None:
         """Begin the next round with a new setup where sites sit out, and more and more seldom while they go on."""
-        out = set(self._post.places) - self._now.asked
+        out = set(self._post.places) - self._now.asked - self._rounds.left_out
         if not self._now.asked:
             return  # no setup came about, so the next round begins with one
         if not out:

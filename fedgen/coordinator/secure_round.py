@@ -17,6 +17,7 @@ import numpy as np
 from fedgen.errors import Code, IntegrityError, QuorumLost, Refused
 from fedgen.secagg import wire
 from fedgen.secagg.plain import PlainSum
+from fedgen.secagg.protocol import FalseDealing
 from fedgen.secagg.server import Aggregate, ServerEnd
 from fedgen.secagg.terms import Recovery
 
@@ -61,6 +62,8 @@ class SecureRounds:
         - :meth:`round` returns the exact sum of at least as many sites as the terms say, or a :class:`Void`; nothing
           that a site sends makes it raise.
         - A site that fell silent, or lied, is named with a code and sat out; a new setup begins when too few are left.
+        - Who dealt falsely by what it signed, or by the word of more sites than may lie, is in no later setup of this
+          process; of two sites that do not hold the same secret both are named, and neither is left out.
         - Nothing is asked to be opened before that is written down.
 
     Args:
@@ -88,6 +91,7 @@ class SecureRounds:
         self._ask, self._store, self._note, self._confirm = ask, store, note, confirm
         self._server: ServerEnd | None = None
         self._ready: set[str] = set()  # members that answered when they were last asked
+        self.left_out: set[str] = set()  # who dealt falsely for certain
 
     def rejoin(self) -> None:
         """Begin the next round with a new setup, so that sites which sat out may come back."""
@@ -111,10 +115,10 @@ class SecureRounds:
             return server.finish()
         except (QuorumLost, Refused) as error:
             return Void(number, attempt, error.what, again=number > self._store.opened())
-        except (
-            IntegrityError
-        ) as error:  # somebody dealt falsely: nobody's secrets of this setup are relied on again
-            self._server = None
+        except IntegrityError as error:
+            self._server = None  # nobody's secrets of this setup are relied on again
+            if isinstance(error, FalseDealing):
+                self._name(error)
             return Void(number, attempt, error.what, again=number > self._store.opened())
 
     # ---- once a setup -------------------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ class SecureRounds:
             Refused: Too few sites are left for any sum.
             QuorumLost: Too few are left for this study's.
         """
-        names = [name for name, _ in self.terms.sites]
+        names = [name for name, _ in self.terms.sites if name not in self.left_out]
         while True:  # each time round at least one site fewer, and there is a fewest
             server = ServerEnd(self.terms, setup=self._store.next_setup())
             invite = wire.Invite(setup=server.setup).encode()
@@ -242,6 +246,12 @@ class SecureRounds:
                 counted[sender] = None
         return list(counted)
 
+    def _name(self, error: FalseDealing) -> None:
+        """Name who dealt falsely or may have, and leave out who did for certain."""
+        for name in (*error.liars, *error.suspects):
+            self._note(name, error.code)
+        self.left_out |= set(error.liars)
+
     def _sites(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[str]:
         """Yield the names of the sites in a list."""
         return (self.terms.name(site) for site, _ in rows)
@@ -279,6 +289,7 @@ class PlainRounds:
         self._ask, self._note, self._confirm, self._reached = ask, note, confirm, reached
         self._turn = 0
         self._ready = {name for name, _ in terms.sites}
+        self.left_out: set[str] = set()  # nobody deals here
 
     def rejoin(self) -> None:
         """Ask everybody in the roster again in the next round."""

@@ -48,7 +48,6 @@ REHEARSED: Final = (
 
 _AGAINST: Final = {
     Trust.LOCAL: "everyone outside the site, the coordinator included",
-    Trust.DISTRIBUTED: "everyone, the coordinator included",
     Trust.CENTRAL: "everyone but the coordinator",
 }
 _CHANGES: Final = {
@@ -169,7 +168,12 @@ def state(plan: PrivacyPlan, spent: Mapping[str, Counts], *, private: bool = Tru
         plan: The plan of the run.
         spent: For each site, every event charged to its rows in this study.
         private: Whether all noise came from the operating system's randomness.
+
+    Raises:
+        ValueError: The noise comes in shares: :func:`state_distributed` knows who might have known some.
     """
+    if plan.trust is Trust.DISTRIBUTED:
+        raise ValueError("noise in shares is stated by state_distributed")
     figures = {
         site: epsilon(counts, plan.delta, relation=plan.relation) for site, counts in sorted(spent.items())
     }
@@ -181,8 +185,6 @@ def state(plan: PrivacyPlan, spent: Mapping[str, Counts], *, private: bool = Tru
         return (*each, _claim(plan, "union", worst, (*assumes, *disjoint), private))
     if plan.unit is Unit.PERSON:
         assumes = (*assumes, *disjoint)
-    if plan.trust is Trust.DISTRIBUTED:
-        return (_claim(plan, "union", worst, assumes, private),)
     return (_claim(plan, "union", worst, (*assumes, TRUSTED), private), _clear(plan))
 
 
@@ -246,6 +248,7 @@ def state_distributed(
     facing: Sequence[Facing],
     *,
     assumed: int,
+    withstood: int,
     least: int,
     private: bool = True,
     masked: bool = True,
@@ -256,7 +259,8 @@ def state_distributed(
         - Each figure is for the site that was charged most, at the fewest survivors; the bound is Rényi's, an estimate
           stands beside it.
         - One curious site is faced with what is left when its own share is known: the same as one site that helps the
-          coordinator. The claim names both.
+          coordinator. The claim names both, where the protocol withstands a coordinator with the help of one site; a
+          site by itself signs and opens nothing twice, so of it alone the claim always holds.
         - More colluders than the study assumes are named as such.
         - ``private=False`` promises nothing, whatever was spent; a sum without masks says so.
 
@@ -265,6 +269,7 @@ def state_distributed(
         spent: For each site, every event charged to its rows in this study.
         facing: Whom it is about.
         assumed: Colluders the study assumes, which is what was charged for.
+        withstood: Colluders with whose help the coordinator still cannot open two sets, or less than a sum.
         least: The fewest sites in a sum that is opened.
         private: Whether all noise came from the operating system's randomness.
         masked: Whether sums were masked.
@@ -278,7 +283,8 @@ def state_distributed(
     disjoint = (DISJOINT,) if plan.unit is Unit.PERSON else ()
     hidden = MASKED if masked else REHEARSED
     assumes = (*_RESTS_ON[plan.unit], *disjoint, SHARED.format(least=least), hidden)
-    return tuple(_faced(plan, one, most, assumes, assumed, private) for one in facing)
+    helped = withstood >= 1
+    return tuple(_faced(plan, one, most, assumes, assumed, private, helped) for one in facing)
 
 
 def _faced(
@@ -288,6 +294,7 @@ def _faced(
     assumes: tuple[str, ...],
     assumed: int,
     private: bool,  # noqa: FBT001 -- file-private, and always named in the signature above
+    helped: bool,  # noqa: FBT001 -- likewise: whether the protocol withstands a coordinator with one site's help
 ) -> Statement:
     """Return the claim against one observer, empty if its noise was not private or there is no bound."""
     work: tuple[tuple[Event, int], ...] = ((facing.event, aggregates),) if aggregates else ()
@@ -298,7 +305,7 @@ def _faced(
         relation=plan.relation,
         trust=plan.trust,
         scope="union",
-        against=_observer(facing.colluders, assumed, plan.unit) if bounded else "anyone",
+        against=_observer(facing.colluders, assumed, plan.unit, helped=helped) if bounded else "anyone",
         epsilon=figure.epsilon if bounded else None,
         delta=plan.delta,
         accountant=figure.accountant if bounded else "none",
@@ -309,10 +316,12 @@ def _faced(
     )
 
 
-def _observer(colluders: int, assumed: int, unit: Unit) -> str:
+def _observer(colluders: int, assumed: int, unit: Unit, *, helped: bool) -> str:
     """Return who knows so many shares of the noise."""
     if colluders == 0:
         return f"{_OTHERS[unit]} if no site helps it"
+    if colluders == 1 and not helped:
+        return "one curious site that does not help the coordinator"
     if colluders == 1:
         beyond = "" if assumed >= 1 else ", which the study does not assume"
         return f"one curious site, and the coordinator with the help of one site{beyond}"

@@ -4,8 +4,11 @@ The graph is a ring in an order nobody chose, each site joined to the ``k / 2`` 
 the digest of all advertised keys, so both ends compute it and neither picks it. Somebody who controls some of the
 keys could try many of them until the order suits him: the bound leaves room for 2^40 trials.
 
+The graph is public once keys are, and the server says who is missing. So chance decides where colluders stand and
+never who is gone: the server leaves out whom it likes, up to what the study tolerates.
+
 Source: Bell, Bonawitz, Gascón, Lepoint and Raykova, "Secure single-server aggregation with (poly)logarithmic
-overhead" (2020): the construction and the three events; the tails here are exact hypergeometric ones.
+overhead" (2020): the construction. Its tails are for sites that are missing by chance; those here are not.
 """
 
 from __future__ import annotations
@@ -27,22 +30,25 @@ SECURITY_BITS: Final = 80  # 40 bits of security after 2^40 trials of keys
 FAILURE_BITS: Final = 20  # chance that a turn fails although no more dropped than the study tolerates
 
 
-@lru_cache(maxsize=64)
-def degree(sites: int, colluders: int, dropouts: int) -> tuple[int, int]:
+@lru_cache(maxsize=256)
+def degree(sites: int, colluders: int, dropouts: int, *, opened: bool = True) -> tuple[int, int]:
     """Return how many neighbours each site needs, and how many of its holders must agree to open its secret.
 
     Guarantees:
-        - With at most ``colluders`` colluding, both of these have a chance below 2^-80: some honest site's two secrets
-          can both be opened; the honest sites that stay fall into two groups that share no mask.
-        - With at most ``dropouts`` gone, too few holders are left for some secret with a chance below 2^-20.
+        - With at most ``colluders`` colluding, and whichever ``dropouts`` sites the server leaves out once it knows the
+          graph, both of these have a chance below 2^-80: some honest site's two secrets can both be opened; the honest
+          sites that stay fall into two groups, of which the server learns one's sum by itself.
+        - With ``dropouts`` gone by chance, too few holders are left for some secret with a chance below 2^-20.
 
     Edge cases:
-        - Where no smaller graph is enough, the full one is returned.
+        - Where no smaller graph is enough, the full one is returned; nothing cuts it.
 
     Args:
         sites: Members, at least 2.
         colluders: Sites that tell the server all they know.
         dropouts: Sites that may be gone.
+        opened: Whether a site's own mask hides its vector until enough holders open it; False for
+            ``recovery: restart``, where a sum opens by itself when all of its vectors are there.
 
     Returns:
         ``(k, threshold)``; a secret has ``k + 1`` holders, its owner included.
@@ -50,30 +56,62 @@ def degree(sites: int, colluders: int, dropouts: int) -> tuple[int, int]:
     Raises:
         ValueError: Not even the full graph is enough.
 
-    Source: union bounds over sites of exact hypergeometric tails.
+    Source: union bounds over sites, or pairs of them, of exact hypergeometric tails.
     """
     full = (sites + colluders) // 2 + 1
     if full > sites - dropouts:  # a part of the graph never stands more than the whole
         raise ValueError(f"no graph of {sites} sites stands {colluders} colluders and {dropouts} dropouts")
     for k in range(2, sites - 1, 2):
-        if _runs(sites, colluders + dropouts, k // 2) > 2.0**-SECURITY_BITS:
+        threshold = _least_threshold(sites, colluders, dropouts, k, opened=opened)
+        if threshold is None:
             continue
-        threshold = _least_threshold(sites, colluders, k)
         if sites * _tail(sites - 1, dropouts, k, k + 1 - threshold) <= 2.0**-FAILURE_BITS:
             return k, threshold
     return sites - 1, full
 
 
-def _least_threshold(sites: int, colluders: int, k: int) -> int:
-    """Return the fewest of ``k + 1`` holders with whom no honest site's two secrets can both be opened."""
-    low, high = (k + 1) // 2 + 1, k + 1  # by halves: the chance falls as the threshold grows
-    while low < high:
+def _least_threshold(sites: int, colluders: int, dropouts: int, k: int, *, opened: bool) -> int | None:
+    """Return the fewest of ``k + 1`` holders that keep both promises of :func:`degree`; None if not even all do."""
+
+    def kept(threshold: int) -> bool:
+        both = sites * _tail(sites - 1, colluders, k, 2 * threshold - (k + 1))
+        return (
+            max(both, cut(sites, colluders, dropouts, k, threshold if opened else None))
+            <= 2.0**-SECURITY_BITS
+        )
+
+    low, high = (k + 1) // 2 + 1, k + 1
+    if not kept(high):
+        return None
+    while low < high:  # by halves: both chances fall as the threshold grows
         middle = (low + high) // 2
-        if sites * _tail(sites - 1, colluders, k, 2 * middle - (k + 1)) <= 2.0**-SECURITY_BITS:
+        if kept(middle):
             high = middle
         else:
             low = middle + 1
     return low
+
+
+def cut(sites: int, colluders: int, dropouts: int, k: int, threshold: int | None) -> float:
+    """Return a bound on the chance that a server can cut the ring, leaving out whom it likes.
+
+    Two honest sites with fewer than ``k / 2`` others between them that are gone or collude share a mask. So a group
+    whose masks cancel by themselves has, next to its first and to its last site, ``k / 2`` places in a row of
+    colluders and of sites that are gone: ``k`` places, of which at most ``dropouts`` are filled by leaving somebody
+    out. Of these places, those that gave no vector open nobody's own mask, and of those that did and are left out the
+    turn secrets must be opened, by others than they. Either way none of the places in a row but the colluders' helps
+    with what must be opened there, of which ``k / 2 + 1`` holders are left: so at least ``threshold - 1 - k / 2``
+    places of each row hold colluders. Where these stand is chance; there are fewer than ``sites²`` pairs of rows.
+
+    Args:
+        sites: Members.
+        colluders: Members that collude.
+        dropouts: Members that the server may leave out.
+        k: Neighbours of each.
+        threshold: Holders that open a secret; None where a site's vector has no mask of its own.
+    """
+    enough = k - dropouts if threshold is None else max(k - dropouts, 2 * (threshold - 1) - k)
+    return float(sites) ** 2 * _tail(sites, colluders, k, enough)
 
 
 def neighbours(members: tuple[int, ...], k: int, digest: bytes) -> dict[int, tuple[int, ...]]:
@@ -139,11 +177,3 @@ def _choices(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
 def _log_factorials() -> NDArray[np.float64]:
     """Return the logarithms of 0! to 4096!, each within 1e-11."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, MAX_SITES + 1)))])
-
-
-def _runs(sites: int, marked: int, length: int) -> float:
-    """Return a bound on the chance that ``length`` neighbours on the ring are all marked."""
-    chance = float(sites)
-    for i in range(length):
-        chance *= max(0, marked - i) / (sites - i)
-    return chance

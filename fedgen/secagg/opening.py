@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fedgen.errors import Code, IntegrityError, QuorumLost
+from fedgen.errors import IntegrityError, QuorumLost
 from fedgen.secagg import masks, shamir, wire
+from fedgen.secagg.protocol import FalseDealing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,8 @@ def unmask(members: Members, turn: Turn) -> None:
 
     Raises:
         QuorumLost: Too few shares of some secret.
-        IntegrityError: A secret or a box is not what its owner committed to (code ``bad-seal``).
+        FalseDealing: A secret or a box is not what its owner committed to and signed; or more holders than may lie
+            opened no share of some owner's.
     """
     digest, survivors = turn.transcript.digest, set(turn.survivors)
     weights: dict[Sites, list[int]] = {}
@@ -84,7 +86,10 @@ def _boxed(members: Members, turn: Turn, site: int, weights: dict[Sites, list[in
     """Return the turn secrets that a site which dropped out had left in its box, each as committed to."""
     deal, number = turn.deals[site], turn.transcript.turn
     backup = _secret(members, turn, site, "backup", weights)
-    opened = masks.open_once(masks.backup_key(backup, members.digest, number, site), bytes(deal.box))
+    try:
+        opened = masks.open_once(masks.backup_key(backup, members.digest, number, site), bytes(deal.box))
+    except IntegrityError:
+        raise _false(members, site) from None  # the key is what it committed to, and it signed the box
     if len(opened) != shamir.BYTES * len(deal.pairs):
         raise _false(members, site)
     secrets = {}
@@ -101,6 +106,7 @@ def _secret(members: Members, turn: Turn, owner: int, kind: str, weights: dict[S
     needed = members.holders
     holders = tuple(holder for holder in sorted(turn.revealed) if owner in turn.revealed[holder])[:needed]
     if len(holders) < needed:
+        _check_silence(members, turn, owner)
         raise QuorumLost(f"{len(holders)} shares of a secret were opened; {needed} are needed")
     if holders not in weights:
         weights[holders] = shamir.weights([holder + 1 for holder in holders])
@@ -113,7 +119,25 @@ def _secret(members: Members, turn: Turn, owner: int, kind: str, weights: dict[S
     return secret
 
 
-def _false(members: Members, owner: int) -> IntegrityError:
-    """Return the error for a secret that is not what its owner committed to."""
+def _check_silence(members: Members, turn: Turn, owner: int) -> None:
+    """Return unless more holders than may lie have no true share of this owner's: then it dealt them none.
+
+    A holder that has none of as many owners is the one that lies, and its silence says nothing about any of them.
+    """
+    believed, owners = members.terms.believed, set(turn.transcript.participants)
+
+    def lacks(holder: int) -> set[int]:
+        return {*members.graph[holder], holder} & owners - set(turn.revealed[holder])
+
+    silent = [
+        holder for holder in turn.revealed if owner in (lacking := lacks(holder)) and len(lacking) <= believed
+    ]
+    if len(silent) > believed:
+        name = members.terms.name(owner)
+        raise FalseDealing(f"{len(silent)} sites have no true share of a secret of {name}", liars=(name,))
+
+
+def _false(members: Members, owner: int) -> FalseDealing:
+    """Return the error for a secret that is not what its owner committed to; the commitment bears its signature."""
     name = members.terms.name(owner)
-    return IntegrityError(f"a secret of {name} is not what it committed to", code=Code.BAD_SEAL)
+    return FalseDealing(f"a secret of {name} is not what it committed to", liars=(name,))

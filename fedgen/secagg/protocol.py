@@ -36,6 +36,8 @@ from fedgen.secagg import wire
 from fedgen.secagg.graph import neighbours
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedgen.secagg.terms import Terms
     from fedgen.secagg.wire import Rows, Sites
 
@@ -44,6 +46,30 @@ OFFER: Final = "secagg/offer"
 DEAL: Final = "secagg/deal"
 INPUT: Final = "secagg/input"
 SURVIVORS: Final = "secagg/survivors"
+
+
+class FalseDealing(IntegrityError):
+    """Somebody dealt falsely, and the turn is void (code ``bad-seal``).
+
+    Args:
+        what: What did not match.
+        liars: Names of sites that lied, by what they signed themselves or by the word of more sites than may lie.
+        suspects: Names of sites of whom at least one lied; nobody can say which.
+        where: See :class:`fedgen.errors.FedgenError`.
+        hint: See :class:`fedgen.errors.FedgenError`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        liars: tuple[str, ...] = (),
+        suspects: tuple[str, ...] = (),
+        where: str | Path | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what, code=Code.BAD_SEAL, where=where, hint=hint)
+        self.liars, self.suspects = liars, suspects
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ absent unless it sends a better one in time. Memory is one vector, whatever the 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,7 +18,7 @@ from fedgen.crypto.keys import SIGNATURE_BYTES
 from fedgen.errors import Code, IntegrityError, QuorumLost
 from fedgen.secagg import protocol, shamir, wire
 from fedgen.secagg.opening import Turn, is_true, unmask
-from fedgen.secagg.protocol import Members, Transcript
+from fedgen.secagg.protocol import FalseDealing, Members, Transcript
 from fedgen.secagg.terms import Recovery
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class ServerEnd:
 
         Raises:
             Refused: There are too few (code ``cohort-too-small``).
-            IntegrityError: Two participants do not hold the same secret (code ``bad-seal``): one of the two lies.
+            FalseDealing: Two participants do not hold the same secret: one of the two lies.
             ValueError: Somebody named is no member, or did not deal.
         """
         members = self._known()
@@ -334,7 +335,7 @@ class ServerEnd:
 
         Raises:
             QuorumLost: Too few shares of some secret: the turn is void.
-            IntegrityError: Shares or a box are not what was committed to (code ``bad-seal``): the turn is void.
+            FalseDealing: A secret or a box is not what was committed to: the turn is void.
         """
         state = self._at(_Phase.OPENING)
         self._give_up()
@@ -398,10 +399,27 @@ class ServerEnd:
         return deal
 
     def _check_pairs(self, deals: dict[int, wire.Deal]) -> None:
-        """Return if any two participants committed to the same secret between them."""
+        """Return if any two participants committed to the same secret between them.
+
+        Who disagrees with more sites than may lie is the one that lies; of any other two nobody can say which does.
+        """
         pairs = {site: dict(deal.pairs) for site, deal in deals.items()}
-        for site, mine in pairs.items():
-            for peer, commitment in mine.items():
-                if site < peer and peer in pairs and pairs[peer].get(site) != commitment:
-                    names = f"{self.terms.name(site)} and {self.terms.name(peer)}"
-                    raise IntegrityError(f"{names} do not hold the same secret", code=Code.BAD_SEAL)
+        apart = [
+            (site, peer)
+            for site, mine in pairs.items()
+            for peer, commitment in mine.items()
+            if site < peer and peer in pairs and pairs[peer].get(site) != commitment
+        ]
+        if not apart:
+            return
+        often = Counter(site for pair in apart for site in pair)
+        liars = {site for site, times in often.items() if times > self.terms.believed}
+        unclear = [pair for pair in apart if not liars & set(pair)]
+        first = unclear[0] if unclear else apart[0]
+        raise FalseDealing(
+            f"{self.terms.name(first[0])} and {self.terms.name(first[1])} do not hold the same secret",
+            liars=tuple(self.terms.name(site) for site in sorted(liars)),
+            suspects=tuple(
+                self.terms.name(site) for site in sorted({site for pair in unclear for site in pair})
+            ),
+        )

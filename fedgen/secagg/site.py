@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fedgen.crypto.agreement import AgreementKey
 from fedgen.crypto.keys import SIGNATURE_BYTES
 from fedgen.crypto.stream import KeyStream
-from fedgen.errors import Code, IntegrityError
+from fedgen.errors import Code, IntegrityError, Refused
 from fedgen.secagg import masks, protocol, shamir, wire
 from fedgen.secagg.dealing import Dealt, deal_out
 from fedgen.secagg.protocol import Members, Transcript
@@ -223,7 +223,8 @@ class SiteEnd:
         Raises:
             IntegrityError: The turn, round or attempt was there before (``stale-round`` or ``replayed``), it was not
                 dealt for (``out-of-order``), or its lists do not fit.
-            Refused: There are fewer participants than a sum must hold (code ``cohort-too-small``).
+            Refused: There are fewer participants than a sum must hold, or fewer of this site's neighbours among
+                them than open a secret (code ``cohort-too-small``).
         """
         self._complete()
         message = self._read(wire.Start, frame)
@@ -386,10 +387,18 @@ class SiteEnd:
         if message.round < 1 or message.attempt < 1:
             raise IntegrityError("rounds and attempts count from one", code=Code.MALFORMED)
         wanted: tuple[int, ...] = ()
+        taking_part = set(message.participants)
+        peers = tuple(peer for peer in members.graph[self.index] if peer in taking_part)
+        if len(peers) + 1 < members.holders:
+            raise Refused(
+                f"{len(peers)} of this site's neighbours take part; {members.holders - 1} are needed",
+                code=Code.COHORT_TOO_SMALL,
+                key="secagg.dropouts",
+            )
         if self.terms.recovery is Recovery.UNMASK:
             if self._dealt is None or self._dealt.turn != message.turn:
                 raise IntegrityError("this site did not deal for the turn", code=Code.OUT_OF_ORDER)
-            wanted = tuple(peer for peer in members.graph[self.index] if peer in set(message.participants))
+            wanted = peers
         if tuple(peer for peer, _ in message.shares) != wanted:
             raise IntegrityError("the shares are not those of the participants", code=Code.MALFORMED)
 

@@ -5,6 +5,10 @@ is drawn with probability proportional to its highest probability (alias method)
 is kept with probability ``p(k) / highest``. Nearly all are kept without computing ``p(k)``, because
 they pass against the lowest of the cell. Nothing is rounded to the grid afterwards, so shares add up.
 
+A cell's chance is a whole number of 2^-64ths, never zero and never too few, and *highest* is what that chance stands
+for. So the trial takes off exactly what rounding the chance has put on, and the error of a probability is relative to
+it, in the tails too. Only this lets errors of a study's numbers be added up (docs/spec/secagg.md, Noise).
+
 Sources: Walker, "An efficient method for generating discrete random variables with general distributions" (1977), as
 set up by Vose (1991); NIST DLMF 10.41.3 for Bessel functions of large order.
 """
@@ -44,14 +48,15 @@ class _Table(NamedTuple):
     alias: NDArray[np.intp]
     first: Integers  # the lowest integer of each cell
     surely: NDArray[np.uint32]  # words below it pass without computing anything
-    log_most: Floats  # the log of the cell's highest probability
+    log_most: Floats  # the log of the probability that the cell's chance stands for; none in it is higher
 
 
 def add_skellam(values: Integers, variance: float, stream: KeyStream) -> None:
     """Add independent differences of two Poisson numbers of rate ``variance / 2`` each to every item of ``values``.
 
     Guarantees:
-        - Each number is within 2^-43 of the distribution in total variation.
+        - Each number's probability is within one part in 2^42 of the distribution's, but for numbers that together have
+          a chance below 2^-100.
         - Sums of independent ones are Skellam with the sum of the variances: shares of noise add up exactly.
         - Memory beyond ``values`` does not grow with its length.
 
@@ -111,13 +116,25 @@ def _table(variance: float) -> _Table:
     high, low = ends.max(axis=0), ends.min(axis=0)
     mass = np.exp(high - high.max())
     keep, alias = _aliases(mass / mass.sum())
+    given = _given(keep, alias)
+    log_most = given + (high - given).max()
     # A little lower than the ratio, so that the quick test never passes what the exact one would not.
-    sure = np.where(high == low, 2.0**32, np.floor(np.exp(low - high) * (2.0**32 - 2.0)))
-    return _Table(width_bits, keep, alias, first, np.minimum(sure, 2.0**32 - 1).astype(np.uint32), high)
+    sure = np.floor(np.exp(low - log_most) * (2.0**32 - 2.0))
+    return _Table(
+        width_bits, keep, alias, first, np.clip(sure, 0.0, 2.0**32 - 2.0).astype(np.uint32), log_most
+    )
+
+
+def _given(keep: NDArray[np.uint64], alias: NDArray[np.intp]) -> Floats:
+    """Return the logarithm of how many of the 2^64 first words lead to each cell, counted exactly."""
+    count = [int(kept) for kept in keep]
+    for kept, other in zip(keep, alias, strict=True):
+        count[other] += 2**53 - int(kept)
+    return np.array([math.log(words) for words in count])
 
 
 def _aliases(chances: Floats) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-    """Return thresholds of 53 bits and aliases for these chances."""
+    """Return thresholds of 53 bits and aliases for these chances; each is rounded up, at the cost of its alias."""
     scaled = (chances * _CELLS).tolist()
     keep, alias = [1.0] * _CELLS, list(range(_CELLS))
     small = [i for i, value in enumerate(scaled) if value < 1.0]
@@ -128,7 +145,9 @@ def _aliases(chances: Floats) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         scaled[other] -= 1.0 - scaled[one]
         if scaled[other] < 1.0:
             small.append(large.pop())
-    return np.array([int(value * 2.0**53) for value in keep], np.uint64), np.array(alias, np.intp)
+    # A cell that others were given to keeps what is left of its own; the rest of it is in what it was given.
+    words = [min(2**53, math.floor(value * 2.0**53) + 1) for value in keep]
+    return np.array(words, np.uint64), np.array(alias, np.intp)
 
 
 def _log_pmf(k: NDArray[Any], variance: float) -> Floats:

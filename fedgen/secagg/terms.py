@@ -102,7 +102,7 @@ class Terms:
         )
         if n > FULL:
             try:
-                degree(n, self.colluders, self.dropouts)
+                self.graph(n)
             except ValueError as error:
                 raise ConfigError(str(error), key="secagg.colluders") from None
 
@@ -110,6 +110,15 @@ class Terms:
     def least(self) -> int:
         """The fewest sites a sum may hold: threshold, cohort and noise all allow it."""
         return max(self.threshold, self.cohort, len(self.sites) - self.dropouts)
+
+    @property
+    def believed(self) -> int:
+        """How many sites may speak against one without being believed: as many as may lie, never fewer than one.
+
+        These are the colluders that the protocol withstands, whether assumed or not.
+        """
+        n = len(self.sites)
+        return max(1, self.colluders, 2 * self.threshold - n - 1 if n <= FULL else 0)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -160,7 +169,12 @@ class Terms:
         if len(self.sites) <= FULL:
             return members - 1, self.threshold
         missing = len(self.sites) - members
-        return degree(members, self.colluders, max(0, self.dropouts - missing))
+        return degree(
+            members,
+            self.colluders,
+            max(0, self.dropouts - missing),
+            opened=self.recovery is Recovery.UNMASK,
+        )
 
 
 def _require(holds: bool, key: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence

@@ -325,9 +325,10 @@ def test_a_site_that_deals_falsely_once_costs_an_attempt_that_nobody_is_charged_
 def test_a_site_that_goes_on_dealing_falsely_ends_the_run_and_nobody_is_charged(tmp_path: Path) -> None:
     bureau, ended, peers = _run(tmp_path, silent=False, site_03=_twisted(Frame.KEYS, 1, _false_secret))
     assert (ended.outcome, ended.progress.round) == ("quorum", 0)
+    both = {"site-03": "bad-seal", "site-07": "bad-seal"}
     assert [(record.attempt, record.sites, record.missing) for record in bureau.records] == [
-        (attempt, (), {}) for attempt in (1, 2, 3)
-    ]
+        (attempt, (), both) for attempt in (1, 2, 3)
+    ], "of two that do not hold the same secret nobody can say which one lies"
     assert all(peer.charged == [] for peer in peers)
 
 

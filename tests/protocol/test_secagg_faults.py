@@ -58,8 +58,9 @@ def test_a_dealer_whose_shares_are_no_elements_of_the_field_voids_the_turn_not_i
         world.server.revealed(name, replace(message, shares=rows).encode())
         refused(Code.REPLAYED, world.server.revealed, name, message.encode())
     assert all(set(given) == {1, 2, 3} for given in state.revealed.values())
-    with pytest.raises(QuorumLost, match="0 shares"):
+    with pytest.raises(protocol.FalseDealing, match="site-000") as error:
         world.server.finish()
+    assert error.value.liars == ("site-000",)
 
 
 def test_a_false_box_ends_the_turn_and_spoils_no_sum() -> None:

@@ -8,6 +8,7 @@ from the distributions. Each test has a control that fails.
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -107,6 +108,43 @@ def test_the_table_gives_every_cell_its_chance_and_reaches_far(variance: float) 
     wanted = np.exp(table.log_most - table.log_most.max())
     assert np.allclose(got / got.sum(), wanted / wanted.sum(), rtol=1e-9, atol=1e-15)
     assert -table.first[0] >= 12 * math.sqrt(variance)
+
+
+def log_chance(k: int, variance: float) -> Decimal:
+    """Return the log probability of ``k`` by its power series: no table, no float."""
+    with localcontext(prec=50):
+        half = Decimal(variance) / 2
+        term = total = half**k / math.factorial(k)
+        j = 0
+        while j <= variance or term > total * Decimal("1e-45"):
+            j += 1
+            term *= half * half / (j * (j + k))
+            total += term
+        return total.ln() - Decimal(variance)
+
+
+@pytest.mark.parametrize("variance", [0.05, 3.0, 511.5, 4095.9, 4096.1])
+def test_every_probability_is_right_to_one_part_in_2_42_in_the_tails_too(variance: float) -> None:
+    """What the table makes of 2^64 first words and a trial, beside the Bessel function's series in fifty digits."""
+    table = _table(variance)
+    words = [int(kept) for kept in table.keep]
+    for kept, other in zip(table.keep, table.alias, strict=True):
+        words[other] += 2**53 - int(kept)
+    assert sum(words) == 2**64
+    assert min(words) > 0, "no cell is out of reach"
+    off, likely = [], []
+    for cell in (*range(1022, 1027), *range(300, 1748, 37)):
+        k = int(table.first[cell])
+        exact = log_chance(abs(k), variance)
+        if exact < -100 * math.log(2):
+            continue
+        taken = float(_log_pmf(np.array([k]), variance)[0]) - float(table.log_most[cell])
+        assert taken <= 2.0**-44, "a trial passes with a chance of at most one"
+        off.append(float(Decimal(words[cell]).ln() + Decimal(taken) - exact))
+        likely.append(words[cell] / 2**64)
+    assert max(off) - min(off) <= 2.0**-42
+    old = [2.0**-64 / chance for chance in likely]  # control: a chance of 2^-64ths that no trial puts right
+    assert variance < 3 or max(old) > 2.0**-30
 
 
 def test_shares_of_ten_sites_add_up_to_the_noise_that_is_charged() -> None:

@@ -105,7 +105,7 @@ def test_every_observers_claim_is_confirmed_by_the_ledgers(run: Path) -> None:
     assert figures[0] < figures[1] < figures[2]
     assert [it.words() for it in found.claims] == [
         "union, if no site helps",
-        "union, if one site helps",
+        "union, if one site is curious",
         "union, if 2 sites help",
     ]
     assert [it["colluders"] for it in found.to_json()["claims"]] == [0, 1, 2]

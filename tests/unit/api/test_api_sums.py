@@ -30,11 +30,11 @@ def study(tmp_path: Path) -> ResolvedStudy:
     return shared(tmp_path)
 
 
-def shared(folder: Path, **secagg: Any) -> ResolvedStudy:
+def shared(folder: Path, count: int = 6, **secagg: Any) -> ResolvedStudy:
     return prepare(
         write_study(
             folder,
-            data={"sites": {"count": 6}},
+            data={"sites": {"count": count}},
             privacy={"trust": "distributed"},
             secagg={"dropouts": 1, "colluders": 2, "threshold": 5, **secagg},
         )
@@ -88,6 +88,14 @@ def test_each_observer_has_the_bound_for_the_shares_they_know(study: ResolvedStu
         assert shown[who].bound == at_most(figure)
         assert shown[who].estimate.startswith("about ")
     assert len(shown) == len(found.observers) == 7
+
+
+def test_of_three_sites_one_may_be_curious_and_none_may_help(tmp_path: Path) -> None:
+    """Two of three sites agree: with one site's help the coordinator could open two sets, so no figure is shown."""
+    three = shared(tmp_path, 3, dropouts=0, colluders=0, threshold=2)
+    shown = [it.who for it in told(three).observers]
+    assert "one curious site" in shown
+    assert not [who for who in shown if "with the help of" in who]
 
 
 def test_a_seeded_run_promises_nothing_to_anybody(study: ResolvedStudy) -> None:

@@ -78,6 +78,19 @@ def test_beyond_a_full_graph_no_more_colluders_are_spoken_of_than_it_is_made_for
     assert [one.colluders for one in plan.facing()] == sorted({0, 1, 2, withstood})
 
 
+@pytest.mark.parametrize(("sites", "helped"), [(3, False), (4, True), (100, True), (101, False)])
+def test_a_coordinator_with_one_sites_help_is_spoken_of_only_where_the_protocol_withstands_it(
+    sites: int, *, helped: bool
+) -> None:
+    """Of three sites two agree: with the help of the third, two sets of survivors could be opened."""
+    plan = made({}, sites=sites, expected_batch=4.0 * sites)
+    claims = plan.state({"city": ((plan.event, 40),)})
+    assert (plan.most_colluders >= 1) is helped
+    curious = next(claim for claim in claims if claim.colluders == 1)
+    assert ("with the help of one site" in curious.against) is helped
+    assert "one curious site" in curious.against
+
+
 def test_a_whole_site_is_clipped_as_one_and_sampled_always() -> None:
     plan = made(spec=privacy(unit="site"), q=1.0, expected_batch=10.0, largest=1.0)
     assert plan.point.grid.whole

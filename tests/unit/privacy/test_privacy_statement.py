@@ -32,6 +32,8 @@ from fedgen.privacy.units import Relation, Trust, Unit
 STEP = PoissonGaussian(0.05, 1.25)
 SPENT: dict[str, Counts] = {"st-mary": ((STEP, 100),), "city": ((STEP, 80), (STEP, 60)), "new": ()}
 
+whole = pytest.mark.parametrize("trust", [Trust.LOCAL, Trust.CENTRAL])  # noise that one party adds whole
+
 
 def plan(trust: Trust, unit: Unit = Unit.RECORD, relation: Relation = Relation.ADD_OR_REMOVE) -> PrivacyPlan:
     return PrivacyPlan(
@@ -81,7 +83,13 @@ def test_central_trust_states_the_union_and_what_the_coordinator_sees() -> None:
 
 def test_a_person_may_be_in_one_site_only() -> None:
     assert DISJOINT in state(plan(Trust.CENTRAL, Unit.PERSON), SPENT)[0].assumes
-    assert DISJOINT in state(plan(Trust.DISTRIBUTED, Unit.PERSON), SPENT)[0].assumes
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("unit", list(Unit))
+def test_noise_in_shares_is_not_stated_as_if_nobody_knew_a_share(unit: Unit, private) -> None:
+    with pytest.raises(ValueError, match="state_distributed"):
+        state(plan(Trust.DISTRIBUTED, unit), SPENT, private=private)
 
 
 def test_what_a_claim_rests_on_names_its_own_unit() -> None:
@@ -92,7 +100,7 @@ def test_what_a_claim_rests_on_names_its_own_unit() -> None:
     assert "records were drawn" not in " ".join(city[Unit.PERSON].assumes + city[Unit.SITE].assumes)
 
 
-@pytest.mark.parametrize("trust", list(Trust))
+@whole
 def test_a_claim_about_a_site_never_says_that_its_presence_is_hidden(trust: Trust) -> None:
     claims = [claim for claim in state(plan(trust, Unit.SITE), SPENT) if claim.proved]
     for claim in claims:
@@ -127,7 +135,7 @@ def test_sentences_of_persons_and_sites_read_as_they_should() -> None:
 
 
 def test_seeded_noise_promises_nothing_and_shows_no_number() -> None:
-    for trust in Trust:
+    for trust in (Trust.LOCAL, Trust.CENTRAL):
         for claim in state(plan(trust), SPENT, private=False):
             assert claim.epsilon is None
             assert not claim.proved
@@ -141,7 +149,7 @@ def test_a_run_without_sites_states_nothing_spent() -> None:
     assert union.epsilon == 0.0
 
 
-@pytest.mark.parametrize("trust", list(Trust))
+@whole
 @pytest.mark.parametrize("unit", list(Unit))
 @pytest.mark.parametrize("relation", list(Relation))
 def test_every_sentence_is_complete(trust: Trust, unit: Unit, relation: Relation) -> None:

@@ -45,7 +45,9 @@ FACING = [Facing(0, event(9)), Facing(1, event(8)), Facing(3, event(6))]
 
 
 def claims(unit: Unit = Unit.RECORD, *, assumed: int = 1, **more) -> tuple[Statement, ...]:
-    return state_distributed(Plan(unit), SPENT, FACING, assumed=assumed, least=9, **more)
+    return state_distributed(
+        Plan(unit), SPENT, FACING, assumed=assumed, **{"withstood": 3, "least": 9, **more}
+    )
 
 
 def test_each_observer_is_named_with_the_figure_of_the_site_that_was_charged_most() -> None:
@@ -71,6 +73,7 @@ def test_the_sentences_read_as_they_should() -> None:
     assert three.against == "the coordinator with the help of 3 sites, more than the study assumes"
     assert claims(assumed=3)[2].against == "the coordinator with the help of 3 sites"
     assert "which the study does not assume" in claims(assumed=0)[1].against
+    assert claims(assumed=0, withstood=0)[1].against == "one curious site that does not help the coordinator"
 
 
 def test_what_the_claims_rest_on() -> None:
@@ -93,12 +96,14 @@ def test_noise_from_a_seed_promises_nothing() -> None:
 
 
 def test_nothing_charged_costs_nothing_and_what_the_plan_does_not_do_is_refused() -> None:
-    free = state_distributed(Plan(), {"new": ()}, FACING, assumed=1, least=9)
+    free = state_distributed(Plan(), {"new": ()}, FACING, assumed=1, withstood=3, least=9)
     assert [claim.epsilon for claim in free] == [0.0, 0.0, 0.0]
     assert [claim.estimate for claim in free] == [None, None, None]
     for other in (event(9), event(4)):
         with pytest.raises(ValueError, match="charged"):
-            state_distributed(Plan(), {**SPENT, "odd": ((other, 1),)}, FACING, assumed=1, least=9)
+            state_distributed(
+                Plan(), {**SPENT, "odd": ((other, 1),)}, FACING, assumed=1, withstood=3, least=9
+            )
 
 
 def test_json_says_that_an_estimate_is_none_and_leaves_it_out_where_there_is_none() -> None:

@@ -77,7 +77,7 @@ def regular_turn(world: World) -> None:
 
 def test_a_regular_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedgen.secagg.terms.FULL", 8)
-    monkeypatch.setattr("fedgen.secagg.terms.degree", lambda *_: (8, 6))
+    monkeypatch.setattr("fedgen.secagg.terms.degree", lambda *_, **__: (8, 6))
     world = World(terms_for(16, threshold=9, dropouts=4, dimension=8))
     assert {len(peers) for peers in world.server._members.graph.values()} == {8}
     regular_turn(world)

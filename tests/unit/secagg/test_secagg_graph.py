@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from fedgen.secagg.graph import SECURITY_BITS, _runs, _tail, degree, neighbours
+from fedgen.secagg.graph import FAILURE_BITS, SECURITY_BITS, _tail, cut, degree, neighbours
 
 DIGEST = hashlib.sha256(b"keys").digest()
 
@@ -50,35 +50,47 @@ def test_the_tail_is_the_hypergeometric_one() -> None:
     assert _tail(10, 3, 4, 4) == 0.0
 
 
-def test_runs_bound_the_chance_of_a_gap_in_the_ring() -> None:
-    assert _runs(10, 2, 3) == 0.0
-    assert _runs(10, 3, 2) == pytest.approx(10 * 3 / 10 * 2 / 9)
+def test_a_ring_is_cut_only_where_colluders_fill_what_nobody_can_leave_out() -> None:
+    from scipy.stats import hypergeom
+
+    assert cut(1000, 0, 50, 52, None) == 0.0, "two gaps of 26 places, and 50 can be left out"
+    assert cut(1000, 0, 52, 52, None) == 1e6, "the control"
+    assert cut(1000, 0, 52, 52, 28) == 0.0, "the gaps are there, but next to them one holder too few is left"
+    assert cut(1000, 0, 52, 52, 27) == 1e6
+    for threshold, enough in ((None, 10), (28, 10), (40, 26)):
+        chance = float(hypergeom.sf(enough - 1, 1000, 30, 52))
+        assert cut(1000, 30, 42, 52, threshold) == pytest.approx(1e6 * chance, rel=1e-6)
 
 
+@pytest.mark.parametrize("opened", [True, False])
 @pytest.mark.parametrize(
-    ("sites", "colluders", "dropouts"), [(200, 1, 5), (500, 5, 25), (1000, 10, 50), (1000, 50, 50)]
+    ("sites", "colluders", "dropouts"),
+    [(200, 1, 5), (500, 5, 25), (500, 0, 50), (1000, 10, 50), (1000, 50, 50), (4096, 10, 409)],
 )
 def test_the_degree_keeps_its_bound_and_is_the_least_that_does(
-    sites: int, colluders: int, dropouts: int
+    sites: int, colluders: int, dropouts: int, *, opened: bool
 ) -> None:
-    k, threshold = degree(sites, colluders, dropouts)
+    def kept(k: int, threshold: int) -> bool:
+        both = sites * _tail(sites - 1, colluders, k, 2 * threshold - (k + 1))
+        apart = cut(sites, colluders, dropouts, k, threshold if opened else None)
+        secure = max(both, apart) <= 2.0**-SECURITY_BITS
+        return secure and sites * _tail(sites - 1, dropouts, k, k + 1 - threshold) <= 2.0**-FAILURE_BITS
+
+    k, threshold = degree(sites, colluders, dropouts, opened=opened)
     assert k < sites - 1
-    assert 2 * threshold > k + 1
-    assert sites * _tail(sites - 1, colluders, k, 2 * threshold - (k + 1)) <= 2.0**-SECURITY_BITS
-    assert _runs(sites, colluders + dropouts, k // 2) <= 2.0**-SECURITY_BITS
-    smaller = k - 2
-    fails_runs = _runs(sites, colluders + dropouts, smaller // 2) > 2.0**-SECURITY_BITS
-    fails_shares = all(
-        sites * _tail(sites - 1, colluders, smaller, 2 * t - (smaller + 1)) > 2.0**-SECURITY_BITS
-        or sites * _tail(sites - 1, dropouts, smaller, smaller + 1 - t) > 2.0**-20
-        for t in range(smaller // 2 + 1, smaller + 2)
-    )
-    assert fails_runs or fails_shares
+    assert kept(k, threshold)
+    assert not any(kept(k - 2, fewer) for fewer in range(k // 2, k))
+    assert not kept(k, threshold - 1) or 2 * (threshold - 1) <= k + 1
+
+
+def test_a_sum_that_opens_by_itself_needs_a_denser_ring() -> None:
+    for case in ((500, 5, 25), (1000, 0, 50), (1000, 50, 50)):
+        assert degree(*case, opened=False)[0] > degree(*case)[0]
 
 
 def test_more_colluders_need_more_neighbours_until_none_are_enough() -> None:
     found = [degree(1000, colluders, 50)[0] for colluders in (0, 10, 50, 100)]
     assert found == sorted(found)
-    assert degree(120, 35, 35) == (119, 78)  # the full graph
+    assert degree(120, 40, 39) == (119, 81)  # the full graph
     with pytest.raises(ValueError, match="no graph"):
         degree(1000, 500, 400)
