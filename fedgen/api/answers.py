@@ -93,10 +93,10 @@ def write_answer(path: PathLike, document: dict[str, Any]) -> str:
     Raises:
         ConfigError: Something lies there already, or it cannot be written.
     """
-    from fedgen.api.rights import write_private
+    from fedgen.runs.atomic import write_json
 
     place = Path(path)
     if place.exists():
         raise ConfigError("this file is there already", where=place, hint="choose another name")
-    write_private(place, document)
+    write_json(place, document, private=True)
     return hashlib.sha256(place.read_bytes()).hexdigest()

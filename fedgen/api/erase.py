@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from fedgen.api.certificate import commitment, new_opening, sign_certificate
 from fedgen.api.due import RECORD
 from fedgen.api.erasure_state import Stage, State, latest, load_all, save
-from fedgen.api.rights import asked_for_erasure, is_held, open_desk, write_private
+from fedgen.api.rights import asked_for_erasure, is_held, open_desk
 from fedgen.api.tracing import identities, outlook_for, remedy_run
 from fedgen.errors import DataError
 from fedgen.policy.calendar import Period, add, moment_of
@@ -27,6 +27,7 @@ from fedgen.policy.remedy import Remedy
 from fedgen.policy.store import RightSaid
 from fedgen.policy.store.events import good_subject, good_text
 from fedgen.policy.store.numbers import erased_at, find, find_by_ref, record_ids, tag
+from fedgen.runs.atomic import write_json, write_text
 from fedgen.runs.folder import open_run
 from fedgen.runs.register import removals
 from fedgen.runs.rollback import rollbacks
@@ -313,7 +314,7 @@ def _certify(desk: Desk, state: State) -> Erasure:
         "scope": "It says what was done to records, files and weights. It is no claim about what a model remembers.",
     }
     path = desk.certificates / f"{state.id}.json"
-    write_private(path, sign_certificate(body, desk.key()))
+    write_json(path, sign_certificate(body, desk.key()), private=True)
     _note_public_key(desk)
     opening = state.opening
     state = replace(state, stage=Stage.DONE, opening=None)
@@ -364,7 +365,7 @@ def _note_public_key(desk: Desk) -> None:
     """Put the public key beside the certificates, for whoever verifies them."""
     path = desk.certificates / "public-key.hex"
     if not path.exists():
-        path.write_text(desk.key().public.hex() + "\n", encoding="ascii")
+        write_text(path, desk.key().public.hex() + "\n")
 
 
 # -- telling ----------------------------------------------------------------------------------------------

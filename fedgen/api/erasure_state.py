@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from fedgen.api.rights import read_json, write_private
+from fedgen.api.rights import read_json
 from fedgen.errors import IntegrityError
+from fedgen.runs.atomic import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ class State:
 
 def save(folder: Path, state: State) -> None:
     """Put an erasure's file in place; inverse of :func:`load_all`."""
-    write_private(_path(folder, state), asdict(state))
+    write_json(_path(folder, state), asdict(state), private=True)
 
 
 def load_all(folder: Path) -> list[State]:

@@ -18,12 +18,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 from pydantic import Field, ValidationError
 
+from fedgen._files import new_private
 from fedgen.config.base import Frozen
 from fedgen.config.fields import MAX_SITES, OpenUnit, Positive
 from fedgen.config.site import Ceilings
@@ -31,7 +32,7 @@ from fedgen.crypto.keys import SigningKey
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.ledger.checkpoint import beside
 from fedgen.messages import Hex32, SiteName
-from fedgen.runs.atomic import replacing, storage
+from fedgen.runs.atomic import replacing, storage, write_json, write_private
 from fedgen.site.rules import SiteRules
 
 if TYPE_CHECKING:
@@ -188,8 +189,7 @@ class Home:
                     target.parent.mkdir(parents=True, exist_ok=True)
                 kept = beside(self.ledger(name))
                 if kept.is_file():  # first: a checkpoint may lag behind its ledger, never be ahead
-                    with replacing(beside(target)) as temporary, _private(temporary) as file:
-                        file.write(kept.read_bytes())
+                    write_private(beside(target), kept.read_bytes())
                 _copy(self.ledger(name), target)
 
     @property
@@ -360,20 +360,13 @@ def _read(path: Path, form: type[Form]) -> Form | None:
 
 def _write(path: Path, form: Frozen) -> None:
     """Put a small file of the folder in place, for its owner only: the salt in it must not be known."""
-    text = json.dumps(form.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
-    with replacing(path) as temporary, _private(temporary) as file:
-        file.write(text.encode())
-
-
-def _private(path: Path) -> BinaryIO:
-    """Return a new file that only its owner may read."""
-    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")
+    write_json(path, form.model_dump(mode="json", exclude_none=True), private=True)
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a ledger as of one instant, while others may be writing to it."""
     with replacing(target) as temporary:
-        _private(temporary).close()
+        new_private(temporary).close()
         try:
             with (
                 closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as old,

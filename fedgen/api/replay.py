@@ -6,7 +6,6 @@ packs and engine. The same store, packs and rows must give the same digest.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedgen._files import new_private
 from fedgen.config.resolve import read_resolved
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.ledger.entries import Decided
@@ -32,6 +32,7 @@ from fedgen.runs.folder import RunFolder
 from fedgen.site.facts import records_of, request_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -46,7 +47,6 @@ STORE: Final = "consent.db"
 PEOPLE: Final = "people.bin"
 PACKS: Final = "packs"
 _PEOPLE: Final = re.compile(rb"([0-9]{1,3}) ([0-9]{1,12})")
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DENIED: Final = frozenset(str(code) for code in SYSTEM)
 
 
@@ -161,7 +161,7 @@ def write_people(path: Path, subjects: NDArray[np.bytes_]) -> None:
     One line ``width rows``, then ``rows`` identifiers of ``width`` bytes, filled with zeros.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, os.fdopen(os.open(temporary, _NEW, 0o600), "wb") as file:
+    with replacing(path) as temporary, new_private(temporary) as file:
         file.write(f"{subjects.dtype.itemsize} {len(subjects)}\n".encode())
         file.write(np.ascontiguousarray(subjects).tobytes())
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedgen._files import sweep
 from fedgen.crypto.keys import SigningKey
 from fedgen.errors import ConfigError, IntegrityError
 from fedgen.policy.columns import Request
 from fedgen.policy.standing import Flag, Standing, stand
 from fedgen.policy.store import ConsentStore
 from fedgen.policy.store.numbers import numbers
-from fedgen.runs.atomic import replacing, storage, sweep
+from fedgen.runs.atomic import replacing, storage
 from fedgen.runs.lock import locked
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 SUFFIX: Final = ".d"
+_KEY: Final = "signing.key"
 _MAX_JSON: Final = 64 * 2**20
 
 
@@ -57,7 +59,7 @@ class Desk:
 
     def key(self) -> SigningKey:
         """Return the key that signs certificates; made when there is none."""
-        path = self.home / "signing.key"
+        path = self.home / _KEY
         if not path.exists():
             with replacing(path) as temporary:
                 SigningKey.generate().save(temporary)
@@ -88,13 +90,14 @@ def open_desk(
     if file is not None and not file.is_file():
         raise ConfigError("no such consent store", where=file, hint="name the file that fedgen consent made")
     with ConsentStore.open(address, key=key, clock=clock) as store:
-        own = (place, place / "erasures", place / "certificates")
-        for folder in (*own, place / "used"):
+        own = (place / "erasures", place / "certificates")
+        for folder in (place, *own, place / "used"):
             with storage(folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(place):
             for folder in own:  # not the used sets: a site may be writing one
                 sweep(folder)
+            sweep(place, _KEY)  # nor what else a site may be writing in a folder that is its own, too
             yield Desk(store, place)
 
 
@@ -162,15 +165,6 @@ def held_numbers(store: ConsentStore, at: int) -> set[int]:
         return set()
     held = people[(standing_of(store, people, at).flags[: len(people)] & Flag.HOLD) != 0]
     return set(known.of(held).tolist())
-
-
-def write_private(path: Path, value: Any) -> None:
-    """Put a JSON value at ``path`` atomically, readable by its owner only."""
-    with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
 
 
 def read_json(path: Path) -> Any:

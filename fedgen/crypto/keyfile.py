@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from fedgen._files import create
 from fedgen.errors import ConfigError
 
 MAX_FILE: Final = 4096
@@ -32,21 +32,12 @@ def write(path: str | os.PathLike[str], *, tag: str, secret: bytes, check: str) 
     place = Path(path)
     line = f"FEDGEN-{tag}-KEY-1 {secret.hex()} {check}\n".encode()
     try:
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        create(place, line)  # not in place of another by a rename: a key that is lost is lost for good
     except FileExistsError:
         raise ConfigError(
             "a file is there already", where=place, hint="choose another path, or move the old key away"
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot create the key file: {error.strerror}", where=place) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        with suppress(OSError):
-            place.unlink()
         raise ConfigError(f"cannot write the key file: {error.strerror}", where=place) from None
 
 

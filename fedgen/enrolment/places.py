@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedgen.enrolment.signed import read_bounded
 from fedgen.errors import ConfigError
-from fedgen.runs.atomic import replacing, storage
+from fedgen.runs.atomic import storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,15 +44,18 @@ def check_folder(path: Path) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
-        raise ConfigError("there is no such folder", where=path) from None
+        hint = "check the path; it starts from the folder in which the command is given"
+        raise ConfigError("there is no such folder", where=path, hint=hint) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {(error.strerror or '').lower()}", where=path) from None
+        what = f"cannot be read: {(error.strerror or '').lower()}"
+        raise ConfigError(what, where=path, hint="give the command as the user whose folder it is") from None
     if stat.S_ISLNK(status.st_mode):
         raise ConfigError("is a symbolic link, and none is followed here", where=path)
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigError("is not a folder", where=path, hint="choose another one")
     if status.st_uid != os.geteuid():
-        raise ConfigError(f"belongs to another user (uid {status.st_uid})", where=path)
+        hint = f"give the command as that user: sudo -u '#{status.st_uid}' fedgen ..."
+        raise ConfigError(f"belongs to another user (uid {status.st_uid})", where=path, hint=hint)
     if status.st_mode & _OTHERS:
         mode = stat.S_IMODE(status.st_mode)
         raise ConfigError(f"is open to others (mode {mode:04o})", where=path, hint=f"chmod 700 {path}")
@@ -66,21 +69,10 @@ def check_home(config: Path, whose: str, made_by: str) -> None:
     """
     if os.path.isdir(config.parent) and not os.path.lexists(config):  # noqa: PTH112 - False where it is out of reach
         variable = "FEDGEN_SITE" if whose == "site" else "FEDGEN_SERVER"
-        hint = f"name its folder, or set ${variable}; or make one: fedgen {made_by}"
+        option = "--home" if whose == "site" else "--home, or --server of train"
+        hint = f"name its folder, or set ${variable} (some commands want {option}); or make one: fedgen {made_by}"
         raise ConfigError(f"is no home of a {whose}", where=config.parent, hint=hint)
     check_folder(config.parent)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Put a file of mode 0600 at ``path`` atomically; it has that mode from its first byte on.
-
-    Raises:
-        ConfigError: The disk is full, or the place cannot be written.
-    """
-    with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
 
 
 def read_private(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from fedgen.databases.words import Words
 from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError, MissingExtra
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ class LedgerBusy(FedgenError):
     """Another process held the ledger for longer than half a minute; nothing was spent."""
 
     site_code = Code.LEDGER
+
+
+WORDS: Final = Words(short="ledger", full="ledger", busy=LedgerBusy, spared="nothing was spent")
 
 
 class LedgerUnreachable(ConfigError):

@@ -9,7 +9,6 @@ Source: PostgreSQL manual, chapters 13.2 (read committed: a row that was locked 
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache
@@ -21,12 +20,13 @@ from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 from sqlalchemy.pool import NullPool
 
+from fedgen.databases.words import postgresql_code
 from fedgen.errors import ConfigError
 from fedgen.ledger import _postgres_guards as guards
 from fedgen.ledger._database import (
     NOTES,
+    WORDS,
     Head,
-    LedgerBusy,
     LedgerUnreachable,
     Mode,
     Shape,
@@ -186,17 +186,15 @@ class Schema:
 
     def meaning(self, error: Exception) -> Exception:
         """Return the error that says what ``error`` means, by its code alone."""
-        code = getattr(error, "sqlstate", None) or ""
+        code = postgresql_code(error)
         if code in {"55P03", "57014", "40P01", "40001"}:
-            return LedgerBusy(
-                "another process holds the ledger", where=str(self), hint="try again when it is done"
-            )
+            return WORDS.held(str(self))
         if code == "53100":
-            return OSError(errno.ENOSPC, "no space left for the ledger; nothing was spent", str(self))
+            return WORDS.no_space(str(self))
         if code == "58030":
-            return OSError(errno.EIO, "the ledger cannot be read or written", str(self))
+            return WORDS.broken(str(self))
         if code in {"42501", "25006"}:
-            return OSError(errno.EACCES, "the ledger cannot be opened for writing", str(self))
+            return WORDS.closed(str(self))
         if not code or code[:2] in {"08", "28", "3D", "53", "57"}:
             return _unreachable(self._server, code)
         return damaged(self)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,10 +12,12 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from fedgen._files import new_private
+from fedgen.databases.words import sqlite_code
 from fedgen.ledger._database import (
     NOTES,
+    WORDS,
     Head,
-    LedgerBusy,
     Mode,
     Shape,
     damaged,
@@ -84,7 +84,7 @@ class File:
     def make_room(self) -> bool:
         """Create an empty file that only its owner may read; return whether it is new or still empty."""
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            new_private(self.path).close()
         except FileExistsError:
             return self.path.stat().st_size == 0
         return True
@@ -138,21 +138,10 @@ class File:
 
     def meaning(self, error: Exception) -> Exception:
         """Return the error that says what ``error`` means."""
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = code & 0xFF if isinstance(code, int) else None
         if "said-before" in str(error) or "entries.once" in str(error):
             return replayed(self)
-        if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            return LedgerBusy(
-                "another process holds the ledger", where=self.path, hint="try again when it is done"
-            )
-        if primary == sqlite3.SQLITE_FULL:
-            return OSError(errno.ENOSPC, "no space left for the ledger; nothing was spent", str(self.path))
-        if primary == sqlite3.SQLITE_IOERR:
-            return OSError(errno.EIO, "the ledger cannot be read or written", str(self.path))
-        if primary in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-            return OSError(errno.EACCES, "the ledger cannot be opened for writing", str(self.path))
-        return damaged(self)
+        code = sqlite_code(error)
+        return (None if code is None else WORDS.of_sqlite(code, str(self.path))) or damaged(self)
 
 
 def driver(connection: sa.Connection) -> sqlite3.Connection:

@@ -8,19 +8,19 @@ Source: C2SP signed-note and tlog-checkpoint; Ed25519 is signature type 0x01.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from base64 import b64decode, b64encode
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fedgen import _files
 from fedgen.errors import Code, ConfigError, IntegrityError
 
 if TYPE_CHECKING:
+    import os
+
     from fedgen.crypto.keys import VerifyKey
 
 BESIDE: Final = ".checkpoint"  # how a checkpoint beside a ledger is named
@@ -176,34 +176,12 @@ class Checkpoint:
         Raises:
             OSError: It cannot be written; the old file stays.
         """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            owner_only = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            with os.fdopen(owner_only, "wb") as file:
-                file.write(self.to_text().encode())
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        if durable:
-            _flush(path.parent)
+        _files.write(path, self.to_text().encode(), private=True, durable=durable)
 
 
 def beside(ledger: Path) -> Path:
     """Return where the checkpoint beside a ledger's file lies."""
     return ledger.with_name(ledger.name + BESIDE)
-
-
-def _flush(folder: Path) -> None:
-    """Flush a folder, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _body(origin: str, size: int, root: bytes) -> str:

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fedgen import _files
 from fedgen.errors import Code, ConfigError, IntegrityError
 from fedgen.messages import canonical
 
@@ -165,7 +165,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """
     data = dump_tensors(tensors, header, where=path)
     try:
-        _replace(path, data)
+        _files.write(path, data, private=False)
     except OSError as error:
         reason = (os.strerror(error.errno) if error.errno else "failed").lower()
         raise ConfigError(f"cannot be written: {reason}", where=path, hint="choose another folder") from error
@@ -255,24 +255,6 @@ def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, flush it, rename it over ``path``, and flush the folder."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
-    try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _damaged(path: Path | str, what: str, code: Code = Code.MALFORMED) -> IntegrityError:

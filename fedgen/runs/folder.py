@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fedgen._files import TEMPORARY, sweep
 from fedgen.config.resolve import ResolvedStudy, read_resolved
 from fedgen.errors import ConfigError
-from fedgen.runs.atomic import TEMPORARY, storage, sweep, write_text
+from fedgen.runs.atomic import storage, write_text
 from fedgen.runs.lines import append_line, read_lines
 from fedgen.runs.lock import LOCK_NAME, locked
 from fedgen.runs.rollback import finish_rollback

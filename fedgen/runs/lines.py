@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def append_line(path: Path, value: Any) -> None:
+def append_line(path: Path, value: Any, *, private: bool = False) -> None:
     """Append ``value`` as one line and flush it to the disk before returning.
 
     Guarantees:
         - A torn last line of an earlier crash is cut off first, so it never joins with this one.
         - If the disk is full, the file is cut back to what it held before.
+
+    Args:
+        path: The file; made if it is missing.
+        value: What JSON can say.
+        private: Whether only its owner may read a file that is made here; else those whom the umask lets.
 
     Raises:
         ValueError: A number is not finite.
@@ -26,7 +31,7 @@ def append_line(path: Path, value: Any) -> None:
     """
     line = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with storage(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600 if private else 0o666)
         try:
             whole = _end_of_last_whole_line(descriptor)
             os.ftruncate(descriptor, whole)

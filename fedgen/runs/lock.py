@@ -19,11 +19,18 @@ LOCK_NAME: Final = ".lock"
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(
+    root: Path, *, held: str = "another run is using this folder", hint: str = "wait for it, or use --out"
+) -> Iterator[None]:
     """Hold the run folder ``root``, which is made if it is missing, for the length of the block.
 
     Guarantees:
         - Two processes never hold one folder; the system frees it when the holder ends, however it ends.
+
+    Args:
+        root: The folder.
+        held: What is said where another process holds it.
+        hint: What to do then.
 
     Raises:
         ConfigError: Another process holds it (named by its number), or the place cannot be written.
@@ -39,9 +46,9 @@ def locked(root: Path) -> Iterator[None]:
             if error.errno not in {errno.EACCES, errno.EAGAIN}:
                 raise
             raise ConfigError(
-                f"another run is using this folder{_holder(descriptor)}",
+                f"{held}{_holder(descriptor)}",
                 where=root,
-                hint="wait for it, or use --out",
+                hint=hint,
             ) from error
         with storage(path):
             os.ftruncate(descriptor, 0)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from fedgen._files import flush_folder
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Whole
 from fedgen.errors import IntegrityError
 from fedgen.messages import Hex32
-from fedgen.runs.atomic import flush_folder, storage
+from fedgen.runs.atomic import storage
 from fedgen.runs.lines import append_line, read_lines
 
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from fedgen._files import flush_folder
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Whole
 from fedgen.errors import ConfigError, IntegrityError
 from fedgen.messages import Hex32
 from fedgen.policy.lineage import Stretch, stretches
-from fedgen.runs.atomic import flush_folder, storage, write_text
+from fedgen.runs.atomic import storage, write_text
 from fedgen.runs.lines import append_line, read_lines
 from fedgen.runs.register import Method, finish_removals, releases_in, remove
 

@@ -21,7 +21,7 @@ from fedgen.config.base import Frozen
 from fedgen.config.resolve import ResolvedStudy
 from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError, Refused
 from fedgen.messages import Hex32, SiteName, canonical
-from fedgen.runs.atomic import replacing, storage
+from fedgen.runs.atomic import storage, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -115,6 +115,7 @@ class ApprovalBook:
         try:
             said = self.decision(study_hash)
         except FedgenError as error:
+            self.file(study_hash, study)  # as after a rotation: its owner must see it to say yes again
             raise Refused(
                 "the approval of this study cannot be read",
                 code=Code.NOT_APPROVED,
@@ -275,10 +276,7 @@ def _write(path: Path, data: bytes) -> None:
     """Put a file in place, for its owner only."""
     with storage(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+    write_private(path, data)
 
 
 def _read(path: Path, limit: int) -> bytes | None:

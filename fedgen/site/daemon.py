@@ -145,12 +145,26 @@ class Daemon:
                 finally:
                     os.umask(before)
                 if self._group is not None:
-                    os.chown(where, -1, self._group, follow_symlinks=False)
+                    self._give_to(self._group)
                 listener.listen(_BACKLOG)
             except BaseException:
                 listener.close()
                 raise
         self._listener = listener
+
+    def _give_to(self, group: int) -> None:
+        """Let the socket belong to a group; who is not root can do that for a group it is in itself, and no other.
+
+        Raises:
+            ConfigError: This process may not.
+        """
+        try:
+            os.chown(self.path, -1, group, follow_symlinks=False)
+        except PermissionError:
+            self.path.unlink()  # it is this process's own, and nobody listens there
+            hint = "the daemon's user has to be in the group (usermod -aG GROUP USER), and be started anew"
+            what = f"the socket cannot be given to group {group}"
+            raise ConfigError(what, where=self.path, key="relay_group", hint=hint) from None
 
     def serve(self) -> None:
         """Answer requests on this thread until :meth:`stop`."""

@@ -10,14 +10,12 @@ third lets a site say, right before its update is summed, whether every one of t
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from fedgen import _files
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import Trained, decode, encode, expect
 
@@ -120,7 +118,7 @@ class Memory:
     def accept(self, envelope: bytes) -> None:
         """Keep the signed invitation that was accepted."""
         if self._invitation is not None:
-            _write(self._invitation, envelope, durable=self._durable)
+            _files.write(self._invitation, envelope, private=True, durable=self._durable)
 
     def invitation(self) -> bytes | None:
         """Return the signed invitation that was accepted last; whoever reads it verifies it anew."""
@@ -136,7 +134,8 @@ class Memory:
     def keep(self, kept: Kept) -> None:
         """Keep an answer before it leaves."""
         if self._answer is not None:
-            _write(self._answer, kept.rows + encode(kept.reply, kept.payload), durable=self._durable)
+            said = kept.rows + encode(kept.reply, kept.payload)
+            _files.write(self._answer, said, private=True, durable=self._durable)
 
     def release(self, released: Released) -> None:
         """Keep which rows an update was made from, before it leaves."""
@@ -146,7 +145,7 @@ class Memory:
             rows = released.permitted
             head = json.dumps([*said, None if rows is None else len(rows)]).encode()
             bits = b"" if rows is None else np.packbits(rows).tobytes()
-            _write(self._released_file, head + b"\n" + bits, durable=self._durable)
+            _files.write(self._released_file, head + b"\n" + bits, private=True, durable=self._durable)
 
     def released(self) -> Released | None:
         """Return which rows the last update was made from, or None if that is not known."""
@@ -198,19 +197,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _write(path: Path, data: bytes, *, durable: bool) -> None:
-    """Replace ``path`` whole, with mode 0600."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -170,7 +170,7 @@ class Site:
         with self._turn:
             try:
                 header = peek(request)
-                self._remember(header)
+                self._remember(request, header)
                 header, message, body = self._open(request, header)
                 if isinstance(message, Join):
                     reply = self._join(message)
@@ -193,13 +193,17 @@ class Site:
         agree(header, message)
         return header, message, body
 
-    def _remember(self, header: Header) -> None:
-        """Take up the study that another process of this site admitted, held against every rule once more."""
+    def _remember(self, request: bytes, header: Header) -> None:
+        """Take up the study that another process of this site admitted, held against every rule once more.
+
+        Only for the coordinator's own message: whoever cannot sign one must not have a whole study planned for it.
+        """
         if self._admission is not None or header.kind == Kind.JOIN:
             return
         invitation = self._memory.invitation()
         if invitation is None:
             return
+        self._open(request, header)
         try:
             _header, message, _body = self._open(invitation, peek(invitation))
         except IntegrityError:

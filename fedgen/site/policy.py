@@ -8,7 +8,6 @@ passed at which an answer could change.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +28,7 @@ from fedgen.policy.store import chain
 from fedgen.policy.store.chain import Head
 from fedgen.policy.store.database import driver_rows
 from fedgen.policy.store.rehearsal import is_rehearsal
-from fedgen.runs.atomic import replacing
+from fedgen.runs.atomic import write_private
 from fedgen.site.facts import OPERATION, records_of, request_of, run_facts
 
 if TYPE_CHECKING:
@@ -376,7 +375,5 @@ def _read_head(path: Path) -> Head | None:
 
 
 def _write_head(path: Path, head: Head) -> None:
-    with replacing(path) as temporary:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump([head.size, head.digest.hex(), head.recorded_at, head.consent, head.rights], file)
+    said = [head.size, head.digest.hex(), head.recorded_at, head.consent, head.rights]
+    write_private(path, json.dumps(said).encode())

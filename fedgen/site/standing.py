@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fedgen.errors import Code, IntegrityError
-from fedgen.runs.atomic import TEMPORARY, storage, write_json
+from fedgen.runs.atomic import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,14 +83,7 @@ class StandingFile:
 
     def keep(self, standing: Standing) -> None:
         """Replace the file whole."""
-        said = {"run": self._run, **asdict(standing)}
-        if self._durable:
-            write_json(self._path, said)
-            return
-        temporary = self._path.with_name(f".{self._path.name}{TEMPORARY}")  # one thread answers for a site
-        with storage(self._path):
-            temporary.write_text(json.dumps(said))
-            temporary.replace(self._path)
+        write_json(self._path, {"run": self._run, **asdict(standing)}, durable=self._durable)
 
 
 def check_ahead(standing: Standing, round_number: int, attempt: int) -> None:

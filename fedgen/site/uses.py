@@ -7,7 +7,6 @@ other way round.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from fedgen.crypto.digest import same_digest
 from fedgen.errors import IntegrityError
 from fedgen.policy.lineage import Span, Use, may_have_used, name_of, pack, spans
 from fedgen.policy.store.numbers import numbers, version
-from fedgen.runs.atomic import replacing, storage
+from fedgen.runs.atomic import storage, write_private
 from fedgen.runs.lines import append_line, read_lines
 
 if TYPE_CHECKING:
@@ -81,15 +80,9 @@ def record_use(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = folder / f"{use.used}.bits"
     if not place.exists():
-        with replacing(place) as temporary:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(bits)
+        write_private(place, bits)
     journal = folder / f"rounds-{site}.jsonl"
-    if not journal.exists():
-        with storage(journal):
-            os.close(os.open(journal, os.O_CREAT | os.O_WRONLY, 0o600))
-    append_line(journal, use._asdict())
+    append_line(journal, use._asdict(), private=True)
     return use
 
 

@@ -59,7 +59,19 @@ def test_deciding_a_case_loads_numpy_and_nothing_heavier(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "room", ["policy", "ledger", "crypto", "privacy", "config", "schema", "messages", "errors", "events"]
+    "room",
+    [
+        "policy",
+        "ledger",
+        "crypto",
+        "databases",
+        "privacy",
+        "config",
+        "schema",
+        "messages",
+        "errors",
+        "events",
+    ],
 )
 def test_an_auditors_rooms_never_load_torch(room: str) -> None:
     walk = (

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from fedgen.coordinator.state.database import translated
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -92,10 +90,10 @@ def _advisory(database: Database, run: str) -> Iterator[bool]:
         poolclass=sa.NullPool,
         connect_args={"connect_timeout": 10, "keepalives_idle": 30},
     )
-    with translated(database.name):
+    with database.translated():
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
-        with translated(database.name):
+        with database.translated():
             for setting in _ALIVE:
                 connection.exec_driver_sql(f"SET {setting}")
             answer = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_number(run)})").scalar()

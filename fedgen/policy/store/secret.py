@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import stat
 from typing import TYPE_CHECKING, Final, Self
 
+from fedgen import _files
 from fedgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,12 +46,8 @@ class Secret:
             ConfigError: The file is missing, not a key, or may be read by others.
         """
         if create and not path.exists():
-            content = secrets.token_bytes(_BYTES)
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            # A rename could take the place of a secret that another process has made and used meanwhile.
+            _files.create(path, secrets.token_bytes(_BYTES))
         try:
             mode, content = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
         except FileNotFoundError:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fedgen.enrolment import places
-from fedgen.enrolment.places import alone, check_folder, make_folder, read_private, write_private
+from fedgen.enrolment.places import alone, check_folder, make_folder, read_private
 from fedgen.errors import ConfigError, IntegrityError
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +108,22 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), alone(tmp_path / "home"):
         raise AssertionError
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_who_is_the_wrong_user_or_in_the_wrong_folder_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"no such folder \(check the path; it starts from the folder"):
+        check_folder(tmp_path / "nowhere")
+    (tmp_path / "home").mkdir(mode=0o700)
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    with pytest.raises(ConfigError, match=rf"another user \(uid {mine}\) \(.*sudo -u '#{mine}' fedgen"):
+        check_folder(tmp_path / "home")
+
+    def out_of_reach(_path: Path) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "lstat", out_of_reach)
+    with pytest.raises(ConfigError, match=r"permission denied \(give the command as the user whose"):
+        check_folder(tmp_path / "home")

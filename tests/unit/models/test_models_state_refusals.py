@@ -211,7 +211,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigError, match="no space left"):
         save_tensors(path, {"a": torch.ones(1)}, {"round": "2"})
     monkeypatch.undo()

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedgen.errors import ConfigError
-from fedgen.runs import atomic
-from fedgen.runs.atomic import replacing, storage_error, sweep, write_bytes, write_json, write_text
+from fedgen.runs.atomic import replacing, storage_error, write_bytes, write_json, write_private, write_text
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x00" * 100_000])
@@ -46,6 +45,16 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o644
 
 
+def test_only_its_owner_may_read_what_is_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_private(tmp_path / "a", b"x")
+        write_json(tmp_path / "b", 1, private=True)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
 def _full(*_arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -57,7 +66,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
     write_text(tmp_path / "a", "old")
     with monkeypatch.context() as patched:
         if call == "fsync":
-            patched.setattr(atomic.os, "fsync", _full)
+            patched.setattr("os.fsync", _full)
         else:
             patched.setattr(Path, "replace", _full)
         with pytest.raises(ConfigError, match="no room left") as caught:
@@ -121,12 +130,3 @@ def test_a_system_error_becomes_one_line(number: int | None, what: str) -> None:
 def _write_half_and_stop(temporary: Path) -> None:
     temporary.write_bytes(b"half")
     raise ZeroDivisionError
-
-
-def test_what_a_killed_process_was_writing_is_swept(tmp_path: Path) -> None:
-    with replacing(tmp_path / "a.json") as temporary:
-        temporary.write_bytes(b"whole")
-        (tmp_path / temporary.name.replace("a.json", "b.json")).write_bytes(b"of a killed process")
-    (tmp_path / ".hidden").write_bytes(b"a person's own")
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.json"]

@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_study(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
+        patched.setattr("os.fsync", full)
         with pytest.raises(ConfigError, match="no room left"), claim(tmp_path / "run", study):
             pass
     assert contents(tmp_path / "run") == {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +24,17 @@ def test_lines_are_read_in_the_order_written(tmp_path: Path) -> None:
         append_line(path, value)
     assert read_lines(path) == values
     assert path.read_bytes().count(b"\n") == len(values)
+
+
+def test_a_private_file_is_its_owner_s_from_its_first_line(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        append_line(tmp_path / "private", 1, private=True)
+        append_line(tmp_path / "open", 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"private": 0o600, "open": 0o644}
 
 
 def test_no_file_is_no_lines(tmp_path: Path) -> None:
