@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Number, Text
 from fedgen.config.observe import ObserveSpec
+from fedgen.config.password import Reference
 from fedgen.messages import SiteName
 from fedgen.schema.yamlsource import Lines, explain, load_yaml
 
@@ -79,6 +80,7 @@ class ServerSpec(Frozen):
         listen: ``host:port`` that the reverse proxy listens on; None for every interface, at the port of ``address``.
         superlink_port: Port of Flower's SuperLink, on loopback only.
         state: Durable state: a path in the home, or a PostgreSQL URL; may hold a password, and is never shown.
+        state_password: Where its password lies, ``env:NAME`` or ``file:PATH``; None where the URL or libpq has it.
         runs: Folder of the run folders.
         invitation_days: How long an invitation, and the membership it gives, lasts.
         tls_days: How long a certificate of the server is valid.
@@ -90,6 +92,7 @@ class ServerSpec(Frozen):
     listen: Address | None = None
     superlink_port: Port = 9092
     state: Annotated[Text, Field(repr=False), AfterValidator(_state)] = "state.db"
+    state_password: Reference | None = None
     runs: Text = "runs"
     invitation_days: Days = 365
     tls_days: Annotated[int, Number, Field(ge=1, le=825)] = 397

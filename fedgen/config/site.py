@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Count, Number, OpenUnit, Positive, Text, Whole
 from fedgen.config.observe import ObserveSpec
+from fedgen.config.password import Reference
 from fedgen.config.policy import SitePolicySpec
 from fedgen.messages import SiteName
 from fedgen.schema.yamlsource import Flaw, Lines, explain, load_yaml
@@ -73,6 +74,8 @@ class SiteSpec(Frozen):
     Attributes:
         name: Its name in every roster.
         source: Address of its table; may hold a password, and is never shown.
+        source_password: Where its password lies, ``env:NAME`` or ``file:PATH``; None where the address or the driver's
+            own files have it, or none is needed.
         schema_file: Path of its schema (key ``schema``), or None where the source brings its own.
         consent: Path of its consent log, or None where consent is not the ground.
         min_cohort: With fewer permitted rows it does not train, whatever a study says.
@@ -95,6 +98,7 @@ class SiteSpec(Frozen):
 
     name: SiteName
     source: Annotated[Text, Field(repr=False)]
+    source_password: Reference | None = None
     schema_file: Text | None = Field(default=None, alias="schema")
     consent: Text | None = None
     min_cohort: Count = 10

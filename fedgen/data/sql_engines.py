@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -20,6 +21,7 @@ _CONNECT_SECONDS: Final = 10
 _SILENT_SECONDS: Final = 300  # an ORDER BY without an index may sort this long before its first row
 _LOCK_SECONDS: Final = 30
 _LOG: Final = "fedgen-source"
+_WORD: Final = re.compile(r"[a-z_]{1,32}")
 _READ_POSTGRES: Final = {
     "postgresql_readonly": True,
     "isolation_level": "REPEATABLE READ",
@@ -31,6 +33,22 @@ _READ_MYSQL: Final = (
     "SET SESSION TRANSACTION READ ONLY",
 )
 _READ_SQLITE: Final = ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF")
+# What an address may set. Not among them: statements to begin with, and files of this machine that the server may ask
+# for (MySQL's init_command, local_infile, read_default_file) or that are written to (libpq's sslkeylogfile).
+_OPTIONS: Final = {
+    "postgresql": frozenset((
+        "application_name", "channel_binding", "client_encoding", "connect_timeout", "gssencmode", "host", "hostaddr",
+        "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "krbsrvname", "load_balance_hosts",
+        "options", "passfile", "port", "require_auth", "requirepeer", "service", "ssl_max_protocol_version",
+        "ssl_min_protocol_version", "sslcert", "sslcertmode", "sslcrl", "sslcrldir", "sslkey", "sslmode",
+        "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "tcp_user_timeout",
+    )),
+    "mysql": frozenset((
+        "bind_address", "charset", "collation", "connect_timeout", "max_allowed_packet", "read_timeout", "ssl_ca",
+        "ssl_capath", "ssl_cert", "ssl_check_hostname", "ssl_cipher", "ssl_key", "ssl_verify_cert",
+        "ssl_verify_identity", "unix_socket", "use_unicode", "write_timeout",
+    )),
+}  # fmt: skip
 _BEGIN: Final = {
     "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     "mariadb": "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
@@ -47,10 +65,11 @@ def engine_of(url: sa.URL, base: Path, where: str) -> sa.Engine:
         - MySQL and MariaDB: read only, a consistent snapshot, unbuffered cursors, 300 s of silence end it.
         - SQLite: the file is opened for reading, and read in one transaction; functions in its schema are not trusted.
         - Connecting gives up after 10 s. A setting in the address wins, but none makes the session writable.
+        - An address sets what is known here to be harmless, brings no statement, and lends the server no file.
         - SQLAlchemy's log of statements and rows is off, whatever the level of the root logger.
 
     Raises:
-        ConfigError: The address names no file, or is not one.
+        ConfigError: The address names no file, is not one, or sets what none may.
         DataError: No such SQLite file.
         MissingExtra: The driver is not installed.
     """
@@ -58,9 +77,18 @@ def engine_of(url: sa.URL, base: Path, where: str) -> sa.Engine:
     backend = url.get_backend_name()
     if backend == "sqlite":
         return _sqlite(url, base, where)
-    if backend == "postgresql":
-        return _postgresql(url, where)
-    return _mysql(url, where)
+    kind = "postgresql" if backend == "postgresql" else "mysql"
+    _check_options(url, _OPTIONS[kind], where)
+    return _postgresql(url, where) if kind == "postgresql" else _mysql(url, where)
+
+
+def _check_options(url: sa.URL, known: frozenset[str], where: str) -> None:
+    """Refuse an address that sets what is not known to be harmless; no value is named, and no name that is no word."""
+    for name in url.query:
+        if name not in known:
+            hint = f"an address may set: {', '.join(sorted(known))}"
+            shown = name if _WORD.fullmatch(name) else None
+            raise ConfigError("an option that an address may not set", where=where, key=shown, hint=hint)
 
 
 def begun(engine: sa.Engine) -> sa.Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fedgen._files import flush_folder
 from fedgen.config.server import split_address
 from fedgen.crypto.certificates import (
     Certificate,
@@ -14,14 +15,15 @@ from fedgen.crypto.certificates import (
     read_certificate,
     signed_by,
 )
-from fedgen.enrolment.places import read_private, write_private
+from fedgen.enrolment.places import read_private
 from fedgen.enrolment.signed import read_bounded
 from fedgen.errors import Code, ConfigError, IntegrityError
-from fedgen.runs.atomic import flush_folder, storage
+from fedgen.runs.atomic import storage, write_private
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from fedgen.config.server import ServerSpec
     from fedgen.enrolment.server_home import KeyAndCertificate, ServerHome
 
 AUTHORITY_DAYS: Final = 3650
@@ -54,7 +56,7 @@ def make_certificates(home: ServerHome, now: datetime) -> None:
     renew(home, now)
 
 
-def renew(home: ServerHome, now: datetime, *, again: bool = False) -> bool:
+def renew(home: ServerHome, now: datetime, *, again: bool = False, spec: ServerSpec | None = None) -> bool:
     """Make the server certificate if it is needed; say whether one was written.
 
     It is needed where there is none, its key does not belong to it, its authority or address is another, or less than a
@@ -67,17 +69,32 @@ def renew(home: ServerHome, now: datetime, *, again: bool = False) -> bool:
         home: The coordinator's home, with its file and its authority.
         now: The present instant.
         again: Whether to make a new one in any case.
+        spec: The server's file as it was when the server started; None reads it now.
 
     Raises:
         ConfigError: A key is missing or open to others, or the disk is full.
         IntegrityError: The authority is damaged or has expired.
     """
-    spec = home.spec()
+    spec = home.spec() if spec is None else spec
     hosts = hosts_of(spec.address)
     if not again and not _wanted(home, hosts, now):
         return False
     _write(home.tls, issue(_authority(home), hosts, days=spec.tls_days, now=now))
     return True
+
+
+def renew_inner(home: ServerHome, now: datetime) -> None:
+    """Make the certificate that Flower's SuperLink shows on loopback, to this machine's own processes.
+
+    It is not the one that sites see: a SuperLink reads its certificate when it starts and never again, so this one is
+    made when the server starts and lasts as long as the authority, while the other is renewed under a server that runs.
+    It is for loopback alone, so who has its key cannot pass for the coordinator.
+
+    Raises:
+        ConfigError: A key is missing or open to others, or the disk is full.
+        IntegrityError: The authority is damaged or has expired.
+    """
+    _write(home.superlink_tls, issue(_authority(home), LOOPBACK, days=AUTHORITY_DAYS, now=now))
 
 
 def new_authority(home: ServerHome, now: datetime) -> None:

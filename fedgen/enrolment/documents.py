@@ -263,6 +263,16 @@ def shown(key: str) -> str:
     return " ".join(digits[start : start + 4] for start in range(0, _SHORT, 4))
 
 
+def is_fingerprint(written: str) -> bool:
+    """Say whether what a person wrote could be a fingerprint: 32 to 64 digits, and what separates them."""
+    digits = _plain_digits(written)
+    return _SHORT <= len(digits) <= 2 * _SHORT and all(it in "0123456789abcdef" for it in digits)
+
+
+def _plain_digits(written: str) -> str:
+    return "".join(character for character in written.lower() if character not in " -:\t")
+
+
 def same_fingerprint(written: str, key: str) -> bool:
     """Say whether what a person wrote is the fingerprint of an identity key (hex).
 
@@ -270,6 +280,6 @@ def same_fingerprint(written: str, key: str) -> bool:
         - Spaces, dashes, colons and capitals make no difference; more than 32 digits must all agree.
         - Fewer than 32 digits never do: somebody could look for a key with the same beginning.
     """
-    digits = "".join(character for character in written.lower() if character not in " -:\t")
+    digits = _plain_digits(written)
     whole = fingerprint("signing", bytes.fromhex(key))
     return len(digits) >= _SHORT and whole.startswith(digits)

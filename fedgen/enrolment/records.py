@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedgen.enrolment.documents import Moment, NodeKey, Request
-from fedgen.enrolment.places import write_private
 from fedgen.enrolment.signed import Signature, check_signature, read_bounded
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import Hex32, SiteName
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedgen._files import flush_folder
 from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.enrolment.documents import MAX_ROTATIONS, Rotation, SignedRotation, moment
-from fedgen.enrolment.places import write_private
 from fedgen.enrolment.signed import check_signature, read_bounded
 from fedgen.errors import Code, IntegrityError
-from fedgen.runs.atomic import flush_folder, replacing, storage
+from fedgen.runs.atomic import replacing, storage, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

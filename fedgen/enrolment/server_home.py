@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedgen.config.password import address_of, check_closed, check_takes_password
 from fedgen.config.server import ServerSpec, load_server
 from fedgen.crypto.keys import SealingKey, SigningKey
 from fedgen.enrolment.places import check_folder, check_home
@@ -64,8 +65,13 @@ class ServerHome:
 
     @property
     def tls(self) -> KeyAndCertificate:
-        """The server's own key and certificate."""
+        """The server's own key and certificate, which sites see."""
         return KeyAndCertificate(self.keys / "tls.key", self.keys / "tls.crt")
+
+    @property
+    def superlink_tls(self) -> KeyAndCertificate:
+        """Key and certificate of Flower's SuperLink, for loopback alone."""
+        return KeyAndCertificate(self.keys / "superlink.key", self.keys / "superlink.crt")
 
     @property
     def superexec_secret(self) -> Path:
@@ -104,18 +110,24 @@ class ServerHome:
 
     @property
     def state_url(self) -> str:
-        """Where the durable state lies: a URL as it is written in the server's file, or ``sqlite:///`` and a path."""
-        state = self.spec().state
-        return state if "://" in state else f"sqlite:///{self._inside(state)}"
+        """Where the durable state lies: a URL, with the password where one is named, or ``sqlite:///`` and a path."""
+        spec = self.spec()
+        if "://" not in spec.state:
+            return f"sqlite:///{self._inside(spec.state)}"
+        key = "state_password"
+        return address_of(spec.state, spec.state_password, base=self.root, where=self.config, key=key)
 
     def spec(self) -> ServerSpec:
         """Return the server's file, read now.
 
         Raises:
-            ConfigError: The home or the file is missing, open to others, or not valid.
+            ConfigError: The home or the file is missing, not valid, or open to others though it should not be.
         """
         check_home(self.config, "coordinator", "server init")
-        return load_server(self.config)
+        spec = load_server(self.config)
+        check_closed(self.config, spec.state)
+        check_takes_password(spec.state, spec.state_password, where=self.config, key="state_password")
+        return spec
 
     def identity(self) -> SigningKey:
         """Return the identity key.

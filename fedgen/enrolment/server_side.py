@@ -6,17 +6,18 @@ import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
+from fedgen._files import sweep
 from fedgen.crypto.keys import SealingKey, SigningKey, fingerprint
 from fedgen.crypto.node_keys import check_node_public
 from fedgen.enrolment.authority import authority_pem, certificates, make_certificates, new_authority, renew
 from fedgen.enrolment.documents import Invitation, Request, leads_from, moment
-from fedgen.enrolment.places import alone, make_folder, write_private
+from fedgen.enrolment.places import alone, make_folder
 from fedgen.enrolment.records import EnrolledSite, Former, write_record
 from fedgen.enrolment.rotation import leading_to, make_key, rotate
 from fedgen.enrolment.signed import decode, encode, signature_in
 from fedgen.enrolment.site_side import Word, check_newer
 from fedgen.errors import Code, ConfigError, Refused, UsageError
-from fedgen.runs.atomic import replacing, sweep
+from fedgen.runs.atomic import replacing, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - a field of the public class
 from typing import TYPE_CHECKING, Final
 
+from fedgen.config.password import address_of, check_closed, check_takes_password
 from fedgen.config.site import SiteSpec, load_site
 from fedgen.crypto.keys import SigningKey
 from fedgen.enrolment.documents import Invitation, Request
@@ -127,7 +128,25 @@ class SiteHome:
             ConfigError: The home or the file is missing, open to others, or not valid.
         """
         check_home(self.config, "site", "site init")
-        return load_site(self.config)
+        spec = load_site(self.config)
+        check_closed(
+            self.config, spec.source, spec.ledger, None if spec.policy is None else spec.policy.store
+        )
+        check_takes_password(spec.source, spec.source_password, where=self.config, key="source_password")
+        return spec
+
+    def source_address(self, spec: SiteSpec | None = None) -> str:
+        """Return the address of the site's table, with the password where one is named: it is never shown.
+
+        Args:
+            spec: The site's file, where it was read already.
+
+        Raises:
+            ConfigError: As :meth:`spec`; or the password is not where it should be, or open to others.
+        """
+        spec = self.spec() if spec is None else spec
+        key = "source_password"
+        return address_of(spec.source, spec.source_password, base=self.root, where=self.config, key=key)
 
     def identity(self) -> SigningKey:
         """Return the identity key.

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - a field of the public functions
 from typing import TYPE_CHECKING, Final, Literal
 
+from fedgen._files import sweep
 from fedgen.crypto.certificates import check_authority
 from fedgen.crypto.keys import SigningKey, fingerprint, seal
 from fedgen.crypto.node_keys import check_node_public, make_node_key, node_public
 from fedgen.enrolment.documents import Invitation, Request, leads_from, moment, shown
-from fedgen.enrolment.places import alone, make_folder, read_private, write_private
+from fedgen.enrolment.places import alone, make_folder, read_private
 from fedgen.enrolment.rotation import leading_to, make_key, rotate
 from fedgen.enrolment.signed import decode, encode, read_bounded
 from fedgen.errors import Code, ConfigError, Refused, UsageError
-from fedgen.runs.atomic import sweep
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from fedgen.enrolment.site_home import SiteHome

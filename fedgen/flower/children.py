@@ -108,6 +108,12 @@ class Kept:
         self._said("started", self.child.name)
         return True
 
+    def again(self) -> None:
+        """End the process and whatever it started; the next look starts it again."""
+        if self._process is not None:
+            self._said("ended", self.child.name)
+            self.stop()
+
     def stop(self, patience: float = _STOP_S) -> None:
         """End the process and whatever it started: asked first, killed when it does not listen."""
         process, self._process = self._process, None

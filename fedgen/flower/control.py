@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fedgen._resources import kit
 from fedgen.errors import ConfigError
 from fedgen.flower.environment import QUIET
+from fedgen.flower.passed import passed
 from fedgen.runs.atomic import storage, write_text
 
 if TYPE_CHECKING:
@@ -50,18 +51,14 @@ wait = 0.0
 """
 
 
-def environment(flower: Path, home: Path | None = None) -> dict[str, str]:
-    """Return the environment of every Flower process of a coordinator or site.
+def environment(flower: Path) -> dict[str, str]:
+    """Return the environment of every Flower process of a coordinator: what it needs, and nothing that others left.
 
     Args:
         flower: ``FLWR_HOME``: where Flower keeps what it knows.
-        home: The coordinator's home, for its ServerApp.
     """
-    beside = str(Path(sys.executable).parent)
-    found = {**os.environ, **QUIET, "FLWR_HOME": str(flower)}
-    found["PATH"] = os.pathsep.join([beside, found.get("PATH", os.defpath)])
-    if home is not None:
-        found[HOME_VARIABLE] = str(home)
+    found = {**passed(), **QUIET, "FLWR_HOME": str(flower)}
+    found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
     return found
 
 

@@ -152,6 +152,38 @@ def test_nothing_can_be_written(database: Database) -> None:
     assert read(source)["id"] == [1, 2, 3]
 
 
+@pytest.mark.mysql
+def test_an_address_brings_no_statement_of_its_own(mysql_url: str) -> None:
+    """What the driver would run as soon as it is connected, before the session can only read."""
+    import pymysql
+
+    server = make_url(mysql_url)
+    name = f"fg_{secrets.token_hex(6)}"
+    victim = Database("mysql", server.render_as_string(hide_password=False))
+    victim.do(f"CREATE DATABASE {name}")
+    victim = Database("mysql", server.set(database=name).render_as_string(hide_password=False))
+    try:
+        victim.numbers("t", 3, "x")
+        with pytest.raises(ConfigError, match="init_command: an option that an address may not set"):
+            victim.source(table="t", init_command="DELETE FROM t")
+        assert victim.do("SELECT COUNT(*) FROM t")[0] == [(3,)]
+        # The same address in the driver's hands would have done it.
+        asked = make_url(victim.url)
+        pymysql.connect(
+            unix_socket=asked.query.get("unix_socket"),
+            host=asked.host or "localhost",
+            port=asked.port or 3306,
+            user=asked.username,
+            password=asked.password or "",
+            database=name,
+            autocommit=True,
+            init_command="DELETE FROM t",
+        ).close()
+        assert victim.do("SELECT COUNT(*) FROM t")[0] == [(0,)]
+    finally:
+        victim.do(f"DROP DATABASE {name}")
+
+
 def test_rows_are_of_one_moment(database: Database) -> None:
     """What is deleted or added while a table is read plays no part; the next reading sees it."""
     database.numbers("t", 20_000, "x")

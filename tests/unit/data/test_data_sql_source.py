@@ -167,9 +167,36 @@ def test_a_server_that_is_not_there_is_refused_without_the_password(tmp_path: Pa
     assert text.startswith("mysql://127.0.0.1/db table t: the database cannot be reached")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "option"),
+    [
+        ("mysql", "init_command"),
+        ("mariadb", "local_infile"),
+        ("mysql", "read_default_file"),
+        ("mysql", "client_flag"),
+        ("mysql", "nonsense"),
+        ("postgresql", "sslkeylogfile"),
+        ("postgresql", "autocommit"),
+        ("postgresql", "replication"),
+        ("postgresql", "nonsense"),
+    ],
+)
+def test_an_address_sets_what_is_harmless_and_nothing_else(tmp_path: Path, scheme: str, option: str) -> None:
+    text = refused(ConfigError, f"{scheme}://me:secret@127.0.0.1:1/db?table=t&{option}=secret", tmp_path)
+    assert f": {option}: an option that an address may not set" in text
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
-def test_an_option_that_the_driver_does_not_have_is_not_repeated(tmp_path: Path, scheme: str) -> None:
-    refused(DataError, f"{scheme}://me:secret@127.0.0.1:1/db?table=t&nonsense=secret", tmp_path)
+def test_an_option_that_is_no_word_is_not_repeated(tmp_path: Path, scheme: str) -> None:
+    refused(ConfigError, f"{scheme}://me@127.0.0.1:1/db?table=t&my+secret=1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option", ["options=-c%20statement_timeout%3D20min", "sslmode=prefer", "connect_timeout=2"]
+)
+def test_what_an_address_may_set_is_taken(tmp_path: Path, option: str) -> None:
+    text = refused(DataError, f"postgresql://me@127.0.0.1:1/db?table=t&{option}", tmp_path)
+    assert "cannot be reached" in text
 
 
 def test_names_are_quoted_for_postgresql_too(database: Any, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_no_row_lands_in_a_log(bucket: s3.Bucket, caplog: pytest.LogCaptureFixtu
         ("s3:bucket", "begins with s3://"),
         ("s3://", "nothing stands behind s3:"),
         (f"fsspec+sftp://me:{CANARY}@host/v", "holds no credentials"),
+        (f"fsspec+sftp://me:0/{CANARY}@host/v", "holds no credentials"),
         (f"fsspec+memory://v?token={CANARY}", "not an address for fsspec"),
         ("fsspec+simplecache::memory://v", "begins with fsspec+simplecache://"),
         ("fsspec+memory://v::file://w", "not an address for fsspec"),
