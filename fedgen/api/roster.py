@@ -68,6 +68,7 @@ class LiveRoster(Mapping[str, VerifyKey]):
 
     Guarantees:
         - Its names never change, so that a revoked site is a missing one; its key is gone from the next look on.
+        - A site whose invitation ends while a run goes on has no key from that instant on.
 
     Args:
         home: The coordinator's home.
@@ -76,12 +77,15 @@ class LiveRoster(Mapping[str, VerifyKey]):
 
     def __init__(self, home: ServerHome, names: Sequence[str]) -> None:
         self._home, self._names = home, tuple(names)
-        self._keys: dict[str, VerifyKey] = {}
+        self._known: dict[str, tuple[EnrolledSite, VerifyKey]] = {}
         self._stamp: tuple[tuple[str, int, int], ...] | None = None
 
     def __getitem__(self, name: str) -> VerifyKey:
         self._look()
-        return self._keys[name]
+        site, key = self._known[name]
+        if not is_in(site, datetime.now(UTC)):  # a record does not change when an invitation ends
+            raise KeyError(name)
+        return key
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -94,14 +98,13 @@ class LiveRoster(Mapping[str, VerifyKey]):
 
     def _look(self) -> None:
         """Read the records again if one of them changed."""
-        paths = sorted(self._home.sites_folder.glob("*.json"))
+        # What begins with a dot is being written just now, and may be gone before it is looked at.
+        paths = sorted(it for it in self._home.sites_folder.glob("*.json") if not it.name.startswith("."))
         stamp = tuple((path.name, (at := path.stat()).st_mtime_ns, at.st_ino) for path in paths)
         if stamp == self._stamp:
             return
-        known, now = self._home.sites(), datetime.now(UTC)
-        self._keys = {
-            name: VerifyKey(known[name].identity)
-            for name in self._names
-            if name in known and is_in(known[name], now)
+        known = self._home.sites()
+        self._known = {
+            name: (known[name], VerifyKey(known[name].identity)) for name in self._names if name in known
         }
         self._stamp = stamp

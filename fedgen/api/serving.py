@@ -137,7 +137,12 @@ def composed(home: SiteHome) -> Iterator[Serving]:
     rules = rules_of(spec, schema.digest())
     memory = Memory(home.state / "invitation", home.state / "answer", released=home.state / "released")
     table = SiteTable(
-        spec.source, schema, base=home.root, mark=home.state / "rows", changed=memory.forget_rows
+        spec.source,
+        schema,
+        base=home.root,
+        mark=home.state / "rows",
+        changed=memory.forget_rows,
+        opens=lambda: home.source_address(spec),
     )
     rows = table()
     with ExitStack() as open_:
@@ -227,19 +232,23 @@ def ledger_place(home: SiteHome, spec: SiteSpec) -> Place:
     place = place_of(spec.ledger)
     if isinstance(place, Path):
         return home.root / place
-    return place if place.ledger is not None else place.named(default_name(origin_of(spec.name)))
+    return place if place.ledger is not None else place.named(default_name(origin_of(spec)))
 
 
-def origin_of(name: str) -> str:
-    """Return the name of a site's ledger."""
-    return f"fedgen/site/{name}"
+def origin_of(spec: SiteSpec) -> str:
+    """Return the name of a site's ledger; that of rehearsals is another one, for what it says of ε holds for nobody."""
+    return f"fedgen/{'site' if spec.rehearsal_seed is None else 'rehearsal'}/{spec.name}"
 
 
 @contextmanager
 def opened_ledger(home: SiteHome, spec: SiteSpec) -> Iterator[Ledger]:
     """Verify the ledger against its checkpoint, and open it; the first time, begin it.
 
+    Guarantees:
+        - What a rehearsal spent never stands in a ledger of real studies, nor theirs in one of rehearsals.
+
     Raises:
+        ConfigError: It is a ledger of rehearsals and the site does not rehearse, or the other way round.
         IntegrityError: It does not verify, was rolled back, or is gone.
     """
     from fedgen.ledger.checkpoint import Checkpoint
@@ -268,9 +277,21 @@ def opened_ledger(home: SiteHome, spec: SiteSpec) -> Iterator[Ledger]:
                 where=str(place),
                 hint="run: fedgen ledger verify",
             )
-    with Ledger.open(place, origin=origin_of(spec.name), signing_key=key, durable=True) as ledger:
+        _check_origin(home, spec, report.origin)
+    with Ledger.open(place, origin=origin_of(spec), signing_key=key, durable=True) as ledger:
         ledger.keep_checkpoint(kept)
         yield ledger
+
+
+def _check_origin(home: SiteHome, spec: SiteSpec, origin: str | None) -> None:
+    """Refuse a home that has served real studies and is to rehearse, and one that has rehearsed and is to be real."""
+    if origin == origin_of(
+        spec.model_copy(update={"rehearsal_seed": 1 if spec.rehearsal_seed is None else None})
+    ):
+        real = spec.rehearsal_seed is not None
+        what = "this home has served real studies" if real else "this home has rehearsed: its noise was known"
+        hint = "rehearse in a home of its own" if real else "begin a home of its own for real studies"
+        raise ConfigError(what, where=home.config, key="rehearsal_seed", hint=hint)
 
 
 def _lending(ledger: Ledger) -> Callable[[], AbstractContextManager[Ledger]]:
@@ -389,7 +410,24 @@ def users_of(spec: SiteSpec, home: SiteHome) -> tuple[frozenset[int], int | None
         number = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
     except KeyError:
         raise ConfigError(f"no such group: {group}", where=home.config, key="relay_group") from None
-    return frozenset(users or [os.getuid()]), number
+    return frozenset(users or [os.geteuid()]), number
+
+
+def check_reach(spec: SiteSpec, home: SiteHome) -> None:
+    """Return if other users than the home's own can get to the socket, where some are let in.
+
+    Raises:
+        ConfigError: The socket lies in the home, or a name in the file is nobody's.
+    """
+    users, _ = users_of(spec, home)
+    within = socket_of(spec, home).absolute().is_relative_to(home.root.absolute())
+    if within and users - {0, os.geteuid()}:
+        raise ConfigError(
+            "the socket lies in the home, where no user of `relay_users` gets",
+            where=home.config,
+            key="socket",
+            hint="name one in a folder that both users reach, such as /run/fedgen/site.sock",
+        )
 
 
 def socket_of(spec: SiteSpec, home: SiteHome) -> Path:

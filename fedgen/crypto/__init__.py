@@ -12,6 +12,7 @@ header     what an envelope says about itself, and what a receiver expects of it
 chunks     a large body under AES-256-GCM, chunk by chunk
 envelope   sign, seal and open: the one form of every message
 replay     one acceptance per message
+undumped   a process whose memory is not written down
 ========== ==========================================================================
 
 Nothing is imported here, so that naming this package costs nothing.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedgen.config.base import Frozen
-from fedgen.enrolment.places import write_private
 from fedgen.errors import Code, IntegrityError
 from fedgen.messages import SiteName
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -82,6 +82,9 @@ def main() -> None:
     from flwr.supernode.cli import flower_supernode
 
     import fedgen.flower.environment  # noqa: F401 - before the first import of flwr
+    from fedgen.flower.own_user import guard
+
+    guard(())  # its own interface hands out the site's messages to whoever asks on this machine
 
     def say(line: str) -> None:
         print(f"fedgen: {line}", file=sys.stderr, flush=True)  # noqa: T201 - its whole voice

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +18,10 @@ from support import proxying
 from support.kit import ROOT
 
 from fedgen.config.proxy import FLEET_ROUTES
+from fedgen.flower.silence import SILENT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.deployment, pytest.mark.process, pytest.mark.needs("nginx")]
 PATIENCE_S = 120.0
@@ -128,6 +129,35 @@ def test_only_the_fleet_and_health_are_open_to_the_world(coordinator: Coordinato
     assert coordinator.ask(coordinator.superlink, "POST", "/v1/control/list-runs") != 404
 
 
+_ASKS = """
+import encodings.idna, http.client, os, ssl, sys  # now: another user may not read Python's own files
+context = ssl._create_unverified_context()  # who attacks need not know the authority
+if sys.argv[2] != "-":
+    os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+for path in sys.argv[3:]:
+    connection = http.client.HTTPSConnection("127.0.0.1", int(sys.argv[1]), timeout=20, context=context)
+    connection.request("POST", path, headers={"Content-Type": "application/protobuf", "X-Forwarded-For": "127.0.0.1"})
+    print(connection.getresponse().status)
+    connection.close()
+"""
+
+
+def test_flowers_control_is_for_the_coordinators_own_user(coordinator: Coordinator) -> None:
+    """Who reaches it runs code as the coordinator; on loopback that would be every user of the machine."""
+
+    def asks(user: str) -> list[int]:
+        paths = ("/v1/control/list-runs", "/v1/fleet/pull-messages")
+        words = [sys.executable, "-c", _ASKS, str(coordinator.superlink), user, *paths]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        return [int(it) for it in done.stdout.split()]
+
+    assert asks("-") == [200, 401]
+    if (
+        os.geteuid() == 0
+    ):  # else nobody else can be put on; tests/unit/flower/test_flower_own_user.py tries the rest
+        assert asks("65534") == [403, 401]
+
+
 @pytest.mark.parametrize("route", FLEET_ROUTES)
 def test_every_fleet_route_reaches_the_superlink_which_refuses_who_signed_nothing(
     coordinator: Coordinator, route: str
@@ -168,6 +198,17 @@ def test_a_proxy_that_dies_is_seen_and_comes_back(coordinator: Coordinator) -> N
             time.sleep(0.1)
         else:
             break
+
+
+def test_a_superlink_that_runs_and_answers_nobody_is_started_again(coordinator: Coordinator) -> None:
+    before = coordinator.child("flower-superlink")
+    os.kill(before, signal.SIGSTOP)
+    deadline = time.monotonic() + SILENT_S + PATIENCE_S
+    while Path(f"/proc/{before}").exists():
+        assert time.monotonic() < deadline, "it is borne for ever"
+        time.sleep(0.5)
+    coordinator.until(200)
+    assert coordinator.child("flower-superlink") != before
 
 
 def test_it_stops_when_it_is_told_and_leaves_nothing_running(coordinator: Coordinator) -> None:

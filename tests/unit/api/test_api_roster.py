@@ -119,6 +119,36 @@ def test_a_revoked_site_has_no_key_from_the_next_look_on_and_stays_on_the_roster
     assert roster.get("hospital-a") is not None
 
 
+def test_an_invitation_that_ends_in_mid_run_takes_the_key_with_it(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fedgen.api.roster as module
+
+    let_in(home, "hospital-a", 60, days=1)
+    let_in(home, "hospital-b", 60, days=9)
+    roster = LiveRoster(home, NAMES)
+    assert all(roster.get(name) is not None for name in NAMES)
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=2)
+
+    monkeypatch.setattr(module, "datetime", Tomorrow)  # and no record changes
+    assert roster.get("hospital-a") is None
+    assert roster.get("hospital-b") is not None
+    assert list(roster) == NAMES
+
+
+def test_a_record_that_is_being_written_ends_no_run(home: ServerHome) -> None:
+    for name in NAMES:
+        let_in(home, name, 60)
+    roster = LiveRoster(home, NAMES)
+    # As a file that another command is writing: there for whoever lists the folder, gone for whoever looks at it.
+    (home.sites_folder / ".hospital-a.json.0123456789abcdef.writing.json").symlink_to("gone")
+    assert all(roster.get(name) is not None for name in NAMES)
+
+
 class Nodes:
     """A transport with some nodes present."""
 
@@ -167,3 +197,22 @@ def test_sites_are_asked_until_enough_owners_said_yes(monkeypatch: pytest.Monkey
     for wait in (0.0, 6.0):
         with pytest.raises(QuorumLost):
             patiently(Shy(3), Nodes([]), wait)  # type: ignore[arg-type]
+
+
+def test_pauses_between_two_questions_grow_and_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fedgen.api.coordinating as module
+
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    with pytest.raises(QuorumLost):
+        patiently(Shy(10**6), Nodes([]), 86_400.0)  # type: ignore[arg-type]
+    assert slept[:4] == [4.0, 6.0, 9.0, 13.5]
+    assert max(slept) == 30.0
+    assert len(slept) < 3000
+    assert 86_396.0 <= now[0] <= 86_400.0

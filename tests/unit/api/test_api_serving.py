@@ -14,12 +14,14 @@ from support.site_homes import invite, know_peer, make_home, write_file, write_t
 
 import fedgen.api.serving as serving_module
 from fedgen.api.owner import approve, look
-from fedgen.api.serving import composed, served_by, serving_alone, users_of
+from fedgen.api.serving import check_reach, composed, served_by, serving_alone, users_of
+from fedgen.api.site_daemon import serve
+from fedgen.config.site import load_site
 from fedgen.crypto.keys import SigningKey
-from fedgen.enrolment.places import write_private
 from fedgen.errors import Code, ConfigError, FedgenError, IntegrityError, Refused
 from fedgen.ledger.verify import read
 from fedgen.messages import Confirmed, Joined, Refusal, Trained
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +107,32 @@ def test_a_seeded_study_is_served_by_a_rehearsing_site_only(home: SiteHome) -> N
     (refusal,) = _said(home, private, private.join())
     assert isinstance(refusal, Refusal)
     assert refusal.code is Code.STUDY_REFUSED
+
+
+def test_no_ledger_holds_both_rehearsals_and_real_studies(home: SiteHome, desk: Desk, tmp_path: Path) -> None:
+    """What a rehearsal spent protects nobody: in a ledger of real studies its ε would be a lie."""
+    approve(home, look(home, desk.study))
+    assert isinstance(_said(home, desk, desk.join(), desk.train(1))[1], Trained)
+    write_file(home, rehearsal_seed=1)
+    with pytest.raises(ConfigError, match="has served real studies") as caught, composed(home):
+        pass
+    assert caught.value.key == "rehearsal_seed"
+    write_file(home)
+    assert isinstance(_said(home, desk, desk.join())[0], Joined)
+
+    seeded = Desk(small_study(privacy={"insecure_seed": 1}))
+    stage = make_home(tmp_path / "stage", seeded, rehearsal_seed=1)
+    approve(stage, look(stage, seeded.study))
+    assert isinstance(_said(stage, seeded, seeded.join(), seeded.train(1))[1], Trained)
+    assert next(iter(read(stage.ledger))).entry.origin == "fedgen/rehearsal/site-01"  # type: ignore[union-attr]
+    write_file(stage)
+    with pytest.raises(ConfigError, match="has rehearsed"), composed(stage):
+        pass
+    # Nor where what the home remembers of its ledger was taken away.
+    for path in (stage.state / "ledger.checkpoint", stage.state / "dataset.json"):
+        path.unlink()
+    with pytest.raises(IntegrityError, match="another origin"), composed(stage):
+        pass
 
 
 def test_a_seeded_study_is_never_served(home: SiteHome) -> None:
@@ -292,3 +320,27 @@ def test_who_may_connect_is_named_or_numbered(home: SiteHome) -> None:
     write_file(home, relay_group="no-group-of-that-name")
     with pytest.raises(ConfigError, match="no such group"):
         users_of(home.spec(), home)
+
+
+def test_a_socket_in_the_home_is_refused_where_others_have_to_reach_it(
+    home: SiteHome, tmp_path: Path
+) -> None:
+    check_reach(home.spec(), home)
+    write_file(home, relay_users=[os.getuid()])
+    check_reach(home.spec(), home)
+    write_file(home, relay_users=[4711])
+    with pytest.raises(ConfigError, match=r"lies in the home.*name one in a folder that both users reach"):
+        check_reach(home.spec(), home)
+    with pytest.raises(ConfigError, match="lies in the home"):
+        serve(home.root)
+    write_file(home, relay_users=[4711], socket=str(tmp_path / "door" / "s"))
+    check_reach(home.spec(), home)
+
+
+def test_root_who_acts_as_the_homes_owner_lets_the_owner_connect(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a relay without a user of its own belongs to the home's user, not to root who wrote it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4712)
+    spec = load_site(home.config)
+    assert users_of(spec, home) == (frozenset({4712}), None)
