@@ -26,6 +26,7 @@ from fedgen.coordinator.latecomers import AGAIN_S
 from fedgen.coordinator.post import Keys
 from fedgen.coordinator.state.hold import held
 from fedgen.coordinator.state.store import StateStore
+from fedgen.crypto.undumped import keep_memory
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.enrolment.server_home import ServerHome
 from fedgen.errors import ConfigError, FedgenError, Interrupted, QuorumLost
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from fedgen.privacy.plan import Plan
 
 _ASK_AGAIN_S: Final = 4.0
+_LONGEST_S: Final = (
+    30.0  # an owner decides within hours, and each question costs every site a process of Flower's
+)
 _GATHER_S: Final = 15.0
 _LOOK_S: Final = 0.25
 
@@ -68,6 +72,7 @@ def coordinate(transport: Transport, run: str, wait: float) -> None:
     named = os.environ.get(HOME_VARIABLE)
     if not named:
         raise ConfigError(f"{HOME_VARIABLE} is not set", hint="`fedgen server up` starts this process")
+    keep_memory()
     home = ServerHome(Path(named))
     with StateStore.open(home.state_url) as store:
         row = store.run(run)
@@ -136,17 +141,22 @@ class RosterTransport:
 def patiently(coordinator: Coordinator, transport: Transport, wait: float) -> Outcome:
     """Run a coordinator; while too few sites join, for want of their owners' word mostly, ask them again.
 
+    Guarantees:
+        - It asks after four seconds, then after pauses that grow to half a minute.
+
     Raises:
         QuorumLost: Too few joined within ``wait`` seconds.
     """
-    deadline = time.monotonic() + wait
+    deadline, pause = time.monotonic() + wait, _ASK_AGAIN_S
     while True:
         try:
             return coordinator.run(transport)
         except QuorumLost:  # raised before any round only
-            if time.monotonic() + _ASK_AGAIN_S > deadline:
+            left = deadline - time.monotonic()
+            if left < _ASK_AGAIN_S:
                 raise
-        time.sleep(_ASK_AGAIN_S)
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, _LONGEST_S)
 
 
 def _coordinator(home: ServerHome, study: ResolvedStudy, run: str, mine: HeldRun) -> Coordinator:

@@ -7,7 +7,7 @@ call keeps it. Nothing is asked and nothing is printed here.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fedgen.api.handing import Handed, check_free, hand_out, handed
 from fedgen.config.server import split_address
 from fedgen.enrolment import server_side, site_side
-from fedgen.enrolment.documents import COORDINATOR, Invitation, Request, same_fingerprint
+from fedgen.enrolment.documents import COORDINATOR, Invitation, Request, is_fingerprint, same_fingerprint
 from fedgen.enrolment.places import check_folder
 from fedgen.enrolment.server_home import ServerHome
 from fedgen.enrolment.signed import Signed, decode, read_bounded
@@ -56,6 +56,9 @@ class Believed:
         """
         if self.fingerprint is None:
             return self.anyway
+        if not is_fingerprint(self.fingerprint):
+            hint = "8 groups of 4 digits, 0 to 9 and a to f, in quotes, as `fedgen keys show` prints them"
+            raise Refused("--fingerprint is not a whole fingerprint", hint=hint)
         if not same_fingerprint(self.fingerprint, word.key):
             raise Refused(
                 f"the fingerprint is another: the file says {word.shown}",
@@ -93,6 +96,7 @@ class Terms:
 
     Attributes:
         source: Address of the table.
+        source_password: Where its password lies, ``env:NAME`` or ``file:PATH``.
         schema: Path of its schema.
         rows: Declared rows; None counts them.
         persons: Declared persons; None counts them with the rows, where the schema says whose they are.
@@ -102,7 +106,8 @@ class Terms:
         delta: As before.
     """
 
-    source: str | None = None
+    source: str | None = field(default=None, repr=False)
+    source_password: str | None = None
     schema: Path | None = None
     rows: int | None = None
     persons: int | None = None
@@ -222,9 +227,21 @@ def site_peer(root: Path, path: Path, believed: Believed) -> Request:
 
 
 def server_init(
-    root: Path, address: str, *, name: str = "coordinator", state: str | None = None
+    root: Path,
+    address: str,
+    *,
+    name: str = "coordinator",
+    state: str | None = None,
+    state_password: str | None = None,
 ) -> ServerHome:
     """Make a coordinator's home; once more finishes what was begun, and overwrites nothing.
+
+    Args:
+        root: The folder to make.
+        address: ``host:port`` that sites connect to.
+        name: What it calls itself in invitations.
+        state: Address of the durable state; None is a file in the home.
+        state_password: Where its password lies, ``env:NAME`` or ``file:PATH``.
 
     Raises:
         ConfigError: The folder is another coordinator's or holds other things, or the disk is full.
@@ -239,7 +256,7 @@ def server_init(
         raise UsageError(f"--address {error}", hint="such as coordinator.example.org:8443") from None
     home = ServerHome(root)
     _check_room(root, SERVER_ROOM, home.config)
-    begin_server(home, address, name=name, state=state, now=now())
+    begin_server(home, address, name=name, state=state, state_password=state_password, now=now())
     return home
 
 

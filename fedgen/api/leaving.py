@@ -47,6 +47,18 @@ def leave(home: SiteHome) -> tuple[str, ...]:
     return tuple(it.study_hash for it in approved)
 
 
+def check_stopped(home: SiteHome) -> None:
+    """Return if nobody serves a site; a verb asks so before it asks a person anything.
+
+    Raises:
+        Refused: A daemon serves the home.
+        ConfigError: The home is not one of ours.
+    """
+    home.spec()  # a folder without a site's file is none of ours
+    if served_by(home) is not None:
+        raise Refused("a daemon serves this site", where=home.root, hint="stop it first, and its relay")
+
+
 def kept_by_wipe(home: SiteHome, *, ledger_too: bool) -> tuple[Path, ...]:
     """Return what a wipe leaves in the home, unless the ledger goes too: that, what goes on with it, and the table."""
     if ledger_too:
@@ -97,9 +109,7 @@ def wipe(home: SiteHome, *, ledger_too: bool = False) -> tuple[Path, ...]:
         Refused: A daemon serves the home.
         ConfigError: The home is not one of ours.
     """
-    home.spec()  # a folder without a site's file is none of ours
-    if served_by(home) is not None:
-        raise Refused("a daemon serves this site", where=home.root, hint="stop it first")
+    check_stopped(home)
     kept = kept_by_wipe(home, ledger_too=ledger_too)
     home.identity_key.unlink(missing_ok=True)  # first what can do harm
     home.node_key.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _NO_STUDY: Final = "0" * 64
 _SHORTEST: Final = 4
 _UNSEEN: Final = 12  # digits of a hash that nobody can search for
+_DIGITS: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +90,21 @@ def find_study(home: SiteHome, named: str, *, unseen: bool = False) -> ResolvedS
         UsageError: The digits fit several, or are too few.
     """
     path = Path(named)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        return read_resolved(path)
     book = approval_book(home, home.spec().name)
+    # Digits mean what waits: a file of that name in the working folder may be anybody's.
+    digits = bool(_DIGITS.fullmatch(named)) and any(it.startswith(named.lower()) for it in book.waiting())
+    if not digits and (path.suffix in {".yaml", ".yml"} or path.is_file()):
+        return read_resolved(path)
     fitting = [it for it in book.waiting() if len(named) >= _SHORTEST and it.startswith(named.lower())]
     if len(fitting) > 1:
         raise UsageError(f"{named} fits {len(fitting)} studies", hint="give more digits of the hash")
     found = book.filed(fitting[0]) if fitting else None
     if found is None:
         waiting = ", ".join(it[:8] for it in book.waiting()) or "none"
+        for it in book.decisions():
+            if len(named) >= _SHORTEST and it.study_hash.startswith(named.lower()):
+                hint = f"waiting: {waiting}; to look again or change a no: name a run's study.yaml"
+                raise ConfigError(f"{named} was {it.decision} on {it.time}", where=home.approvals, hint=hint)
         raise ConfigError(
             f"no study that waits begins with {named!r}",
             where=home.pending,
@@ -231,6 +240,20 @@ class Standing:
     revoked: tuple[str, ...]
     waiting: tuple[tuple[str, str], ...]
 
+    @property
+    def next_step(self) -> str | None:
+        """What its operator would do now, or None where the site only waits for the coordinator."""
+        home = shlex.quote(self.home)
+        if self.coordinator is None:
+            return f"fedgen site join INVITATION --home {home}"
+        if self.trouble is not None:
+            return "mend the trouble, or join with a newer invitation"
+        if self.waiting:
+            return f"fedgen site approve {self.waiting[0][0][:8]} --home {home}"
+        if self.daemon == "stopped":
+            return f"fedgen site serve {home}"
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
@@ -244,6 +267,11 @@ def standing(home: SiteHome) -> Standing:
         IntegrityError: The ledger cannot be read.
     """
     spec = home.spec()
+    if not home.identity_key.exists():
+        hint = f"begin it again, on the same ledger: fedgen site init {shlex.quote(str(home.root))} --name {spec.name}"
+        raise ConfigError(
+            "the site's keys are gone: it was wiped, or never finished", where=home.keys, hint=hint
+        )
     book = approval_book(home, spec.name)
     decisions = book.decisions()
     accepted, trouble = None, None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fedgen.privacy.plan import Plan
 
 _UNPRINTABLE: Final = "\N{REPLACEMENT CHARACTER}"
+# Letters and signs that nobody sees: with enough of them a stranger's text would begin a line of its own.
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _TRUST: Final = {
     Trust.LOCAL: "each update is noised here, before it leaves; the coordinator sees single, noised updates",
     Trust.CENTRAL: "updates leave WITHOUT noise, sealed for the coordinator, which adds it: it must be trusted",
@@ -36,11 +38,17 @@ def lines_of(
     plan: Plan,
     figures: tuple[float, ...],
 ) -> list[tuple[str, str]]:
-    """Return what a study would do, title by title; what a stranger wrote is shown without what a terminal obeys."""
-    lines = _lines_of(accepted, spec, study, plan, figures)
-    return [
-        (title, "".join(it if it.isprintable() else _UNPRINTABLE for it in text)) for title, text in lines
-    ]
+    """Return what a study would do, title by title; what a stranger wrote is shown without what a terminal obeys.
+
+    Nor with blanks enough to fill a terminal's line: what came after them would look like a line of ours.
+    """
+    return [(title, _shown(text)) for title, text in _lines_of(accepted, spec, study, plan, figures)]
+
+
+def _shown(text: str) -> str:
+    """Return text as it may stand on a line of ours."""
+    plain = "".join(it if it.isprintable() and it not in _BLANK else _UNPRINTABLE for it in text)
+    return " ".join(it for it in plain.split(" ") if it)
 
 
 def _lines_of(

@@ -1,4 +1,4 @@
-"""``fedgen site relay``: Flower's SuperNode with the right arguments, as a user who may know nothing of the site.
+"""``fedgen site relay``: keeps Flower's SuperNode running, as a user who may know nothing of the site.
 
 The relay needs four things: where the coordinator is, its CA certificate, Flower's node key, and the daemon's socket.
 They can be taken out of a home into a folder of their own, which is given to the relay's user.
@@ -23,15 +23,16 @@ from fedgen.api.serving import socket_of, users_of
 from fedgen.config.base import Frozen
 from fedgen.config.fields import Text
 from fedgen.config.server import Address
-from fedgen.enrolment.places import check_folder, make_folder, write_private
+from fedgen.enrolment.places import check_folder, make_folder
 from fedgen.enrolment.signed import read_bounded
 from fedgen.enrolment.site_home import SiteHome
 from fedgen.errors import ConfigError
 from fedgen.flower.environment import QUIET
 from fedgen.flower.keeper import MODULE as KEEPER
+from fedgen.flower.passed import passed
 from fedgen.flower.supernode import MODULE as SUPERNODE
 from fedgen.messages import SiteName
-from fedgen.runs.atomic import storage
+from fedgen.runs.atomic import storage, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 RELAY: Final = "relay.json"
 DEFAULT_PORT: Final = 9094
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./@:+-]+")
-_PASSED: Final = re.compile(
-    r"(PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|VIRTUAL_ENV|PYTHONPATH|LD_LIBRARY_PATH|"
-    r"(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY)"
-)
 
 
 class RelayFile(Frozen):
@@ -67,7 +64,7 @@ class Relay:
 
     Attributes:
         site: The site's name.
-        program: The SuperNode.
+        program: Flower's SuperNode, beside which its other programs lie.
         arguments: Of it, beginning with its name.
         environment: Of it: what it needs, and nothing that other programs left there.
         own_user: Whether it would run as the site's own user, who can read the data.
@@ -113,9 +110,9 @@ def relay_of(folder: Path, *, port: int = DEFAULT_PORT) -> Relay:
         *("--host", "127.0.0.1"),
         *("--port", str(port)),
     )
-    passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
-    programs = os.pathsep.join([str(Path(program).parent), passed.get("PATH", os.defpath)])
-    environment = {**passed, **QUIET, "PATH": programs, "FLWR_HOME": str(flower)}
+    inherited = passed(outward=True)
+    programs = os.pathsep.join([str(Path(program).parent), inherited.get("PATH", os.defpath)])
+    environment = {**inherited, **QUIET, "PATH": programs, "FLWR_HOME": str(flower)}
     return Relay(said.site, program, arguments, environment, own_user=not exported)
 
 
@@ -217,15 +214,23 @@ def _of_home(home: SiteHome) -> tuple[RelayFile, Path, Path]:
 
 
 def _exported(folder: Path) -> tuple[RelayFile, Path, Path]:
+    return relay_file(folder), folder / "ca.crt", folder / "node.key"
+
+
+def relay_file(folder: Path) -> RelayFile:
+    """Return what an exported folder says of its relay.
+
+    Raises:
+        ConfigError: It is missing, or something else.
+    """
     try:
-        said = RelayFile.model_validate(json.loads(read_bounded(folder / RELAY, follow=False)))
+        return RelayFile.model_validate(json.loads(read_bounded(folder / RELAY, follow=False)))
     except (ValidationError, ValueError):
         raise ConfigError(
             "is not what a relay needs",
             where=folder / RELAY,
             hint="run: fedgen site relay DIR --export FOLDER",
         ) from None
-    return said, folder / "ca.crt", folder / "node.key"
 
 
 def _program() -> str:

@@ -48,6 +48,8 @@ SHOWN_ROWS: Final = 12
 SHOWN_IMAGES: Final = 40
 _POINTS: Final = 24
 _DROPPED: Final = "dropped"
+_DEPLOYED: Final = "deployed"
+_SITE_LEDGER: Final = "ledger.db"
 HELDOUT_BASIS: Final = (
     "Computed on held-out rows of the simulation, which no site trained on; they are not covered by any ε."
 )
@@ -104,7 +106,7 @@ def build_report(
         configuration=_configuration(study, plan) + _rolled_back(record),
         versions=tuple(record.versions.items()),
         artefacts=tuple(Artefact(path=item.path, sha256=item.sha256) for item in record.artefacts),
-        commands=_commands(run),
+        commands=_commands(run, deployed=record.backend == _DEPLOYED),
     )
 
 
@@ -112,13 +114,15 @@ def _about(study: ResolvedStudy, record: RunRecord) -> About:
     spec = study.study
     people = f" of {study.total_sampled:,} persons" if spec.privacy.unit is Unit.PERSON else ""
     rows = f"about {study.total_rows:,} records{people} at {len(study.roster)} sites"
+    deployed = record.backend == _DEPLOYED
     return About(
         model=spec.model.name,
-        data=f"{spec.data.source}, {rows}",
+        # The study names what a simulation reads; deployed, each site reads its own source and tells nobody which.
+        data=f"each site's own data, {rows}" if deployed else f"{spec.data.source}, {rows}",
         unit=spec.privacy.unit.value,
         trust=spec.privacy.trust.value,
         purpose=spec.policy.purpose,
-        simulated=record.backend != "deployed",
+        simulated=not deployed,
         private=record.seeds == "os",
         why_not=""
         if record.seeds == "os"
@@ -354,8 +358,10 @@ def _ground(policy: PolicySpec) -> str:
     return policy.regime if policy.consent else "no consent log"
 
 
-def _commands(run: Run) -> tuple[Command, ...]:
+def _commands(run: Run, *, deployed: bool) -> tuple[Command, ...]:
+    """Return what recomputes the page; a deployed site alone holds its ledger, so that it alone can read it."""
     folder = run.path
+    ledgers, where = (_SITE_LEDGER, "at a site, in its home: ") if deployed else (str(folder), "")
     policy = run.study.study.policy
     replayed = Command(
         text=f"fedgen policy replay {folder}", shows="every decision on a record again, as it was known then"
@@ -366,9 +372,13 @@ def _commands(run: Run) -> tuple[Command, ...]:
             text=f"fedgen report {folder} --json", shows="every figure of this page as one JSON document"
         ),
         Command(
-            text=f"fedgen audit budget {folder}", shows="every ε again, from the ledgers, by two accountants"
+            text=f"fedgen audit budget {ledgers}",
+            shows=f"{where}every ε again, from the ledgers, by two accountants",
         ),
-        Command(text=f"fedgen ledger verify {folder}", shows="hashes, chain and signatures of every ledger"),
+        Command(
+            text=f"fedgen ledger verify {ledgers}",
+            shows=f"{where}hashes, chain and signatures of every ledger",
+        ),
         Command(
             text=f"fedgen check {folder / 'study.yaml'}", shows="the plan, computed again from the study"
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from fedgen.crypto.certificates import read_certificate
 from fedgen.errors import Code, FedgenError
+from fedgen.flower.renewal import shown_at
 from fedgen.observe import Child, Logs, Meters, Outcome, Probes, Reason, Said, start
 from fedgen.runs.folder import open_run
 from fedgen.runs.journal import RoundLine
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from fedgen.enrolment.server_home import ServerHome
 
 _LOOK_S: Final = 5.0
+_CERTIFICATE_S: Final = 60.0
 _NEWEST: Final = 64  # run folders that are looked at
 _PIECE: Final = 2**20  # bytes of a metrics file that are read at once
 _DOWN: Final = {
@@ -34,7 +37,15 @@ _DOWN: Final = {
     Child.SUPEREXEC: Reason.SUPEREXEC_DOWN,
     Child.PROXY: Reason.PROXY_DOWN,
 }
-_SAID: Final = {"started": Said.CHILD_STARTED, "ended": Said.CHILD_ENDED, "stopped": Said.STOPPED}
+_SAID: Final = {
+    "started": Said.CHILD_STARTED,
+    "ended": Said.CHILD_ENDED,
+    "reloaded": Said.CHILD_RESTARTED,
+    "renewed": Said.ROTATED,
+    "admitted": Said.JOINED,
+    "revoked": Said.REVOKED,
+    "stopped": Said.STOPPED,
+}
 
 
 @contextmanager
@@ -78,18 +89,22 @@ class ServerWatch:
     """Turns what a supervisor says, and what run folders hold, into readiness, metrics and logs.
 
     Guarantees:
-        - Ready when the SuperLink has answered and every process runs.
+        - Ready when the SuperLink has answered, every process runs, and the certificate that sites see has not expired.
         - Rounds that were over before the start are not counted again.
         - :meth:`look` raises nothing: a run folder that cannot be read is left out.
     """
 
     def __init__(self, home: ServerHome, tell: Callable[[str, str], None] | None, *, proxy: bool) -> None:
-        spec = home.spec().observe
+        known = home.spec()
+        spec = known.observe
         self.probes, self._logs = Probes(), Logs("coordinator")
         self.meters = Meters("coordinator", wanted=spec is None or spec.metrics)
         self._home, self._tell = home, tell
         children = set(_DOWN) if proxy else set(_DOWN) - {Child.PROXY}
         self.probes.expect(*children)
+        self._proxy = known.listens_on if proxy else None
+        self._ends: datetime | None = None
+        self._certificate_due = 0.0
         self._read: dict[Path, int] = {}
         self._first = True
 
@@ -103,14 +118,21 @@ class ServerWatch:
                 self.probes.set(child, None)
         if self._tell is not None:
             self._tell(what, whom)
-        elif whom in _DOWN and what in _SAID:
-            self._logs.say(_SAID[what], child=whom)
-        elif what == "ready":
+        else:
+            self._write_down(what, whom)
+
+    def _write_down(self, what: str, whom: str) -> None:
+        """Write what the supervisor says into the log, in words of the closed list."""
+        if what == "ready":
             self._logs.say(Said.READY)
         elif what in {"admitted", "revoked"}:
-            self._logs.say(Said.JOINED if what == "admitted" else Said.REVOKED, site=whom)
+            self._logs.say(_SAID[what], site=whom)
+        elif what in _SAID and whom in _DOWN:
+            self._logs.say(_SAID[what], child=whom)
         elif what in _SAID:
             self._logs.say(_SAID[what])
+        elif what == "renew-failed":
+            self._logs.warning(Said.CERTIFICATE_EXPIRING)
         else:  # in words, for a person; none of them goes into a log
             self._logs.warning(Said.FAULT)
 
@@ -129,8 +151,15 @@ class ServerWatch:
         self._first = False
 
     def _certificate(self) -> None:
-        ends = read_certificate(self._home.tls.certificate.read_bytes()).ends
-        self.meters.certificate_expires((ends - datetime.now(UTC)).total_seconds())
+        now, clock = datetime.now(UTC), time.monotonic()
+        if self._ends is None or clock >= self._certificate_due:
+            self._certificate_due = clock + _CERTIFICATE_S
+            shown = None if self._proxy is None else shown_at(self._proxy)
+            on_disk = read_certificate(self._home.tls.certificate.read_bytes())
+            self._ends = (shown or on_disk).ends  # what sites see, where they can see it
+        left = (self._ends - now).total_seconds()
+        self.meters.certificate_expires(left)
+        self.probes.set("certificate", Reason.CERTIFICATE_EXPIRED if left <= 0 else None)
         enrolled = sum(site.active for site in self._home.sites().values())
         self.meters.sites(enrolled=enrolled)
 

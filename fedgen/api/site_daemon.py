@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from fedgen.api.serving import composed, serving_alone, socket_of, tell_supervisor, users_of
+from fedgen.api.serving import check_reach, composed, serving_alone, socket_of, tell_supervisor, users_of
 from fedgen.crypto.envelope import peek
+from fedgen.crypto.undumped import keep_memory
 from fedgen.enrolment.site_home import SiteHome
 from fedgen.errors import IntegrityError
 from fedgen.messages import Kind
@@ -67,10 +68,12 @@ def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Li
         Refused: As there.
     """
     os.umask(0o077)
+    keep_memory()
     home = SiteHome(root.resolve())
     with ExitStack() as stack:
         lock = stack.enter_context(serving_alone(home))
         spec = home.spec()
+        check_reach(spec, home)
         watching = stack.enter_context(_watched(spec))
         watching.logs.say(Said.STARTED)
         serving = stack.enter_context(composed(home))

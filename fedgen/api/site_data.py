@@ -14,8 +14,8 @@ import numpy as np
 
 from fedgen.data.encoded import read_encoded
 from fedgen.data.sources import open_source
-from fedgen.enrolment.places import write_private
 from fedgen.errors import Code, ConfigError, IntegrityError
+from fedgen.runs.atomic import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,12 +51,21 @@ class SiteTable:
         base: Folder that relative paths start from.
         mark: File that holds a digest of the rows.
         changed: What must be done when the rows are others.
+        opens: Returns the address with its password, whenever the source is opened; None where it has all it needs.
     """
 
     def __init__(
-        self, address: str, schema: Schema, *, base: Path, mark: Path, changed: Callable[[], None]
+        self,
+        address: str,
+        schema: Schema,
+        *,
+        base: Path,
+        mark: Path,
+        changed: Callable[[], None],
+        opens: Callable[[], str] | None = None,
     ) -> None:
         self._address, self._schema, self._base = address, schema, base
+        self._opens = opens or (lambda: address)
         self._mark, self._changed = mark, changed
         self._table: EncodedTable | None = None
         self._digest = ""
@@ -71,7 +80,7 @@ class SiteTable:
         """
         stamp = _stamp(self._address, self._base)
         if self._table is None or stamp != self._stamp:
-            table = read_encoded(open_source(self._address, base=self._base, may_query=True), self._schema)
+            table = read_encoded(open_source(self._opens(), base=self._base, may_query=True), self._schema)
             digest = _digest(table)
             if self._table is None or digest != self._digest:
                 if digest != _read_mark(self._mark):

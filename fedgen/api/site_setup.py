@@ -12,13 +12,15 @@ import yaml
 from pydantic import ValidationError
 
 from fedgen._resources import kit
+from fedgen.config.password import address_of, check_takes_password, variable_of
 from fedgen.config.reference_file import Scalar, fill, switch_off
 from fedgen.config.server import parse_server
 from fedgen.config.site import DeclaredSpec, parse_site
 from fedgen.data.partition import declared_size
 from fedgen.enrolment import server_side, site_side
-from fedgen.enrolment.places import alone, write_private
+from fedgen.enrolment.places import alone
 from fedgen.errors import ConfigError, UsageError
+from fedgen.runs.atomic import write_private
 from fedgen.schema.yamlsource import load_yaml
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ _FILE: Final = re.compile(
     r"(?P<scheme>(?:csv|parquet)://|sqlite:///|)(?P<path>[^?]+)(?P<rest>\?.*)?", re.DOTALL
 )
 _MERGE: Final = 2**20
+_ANOTHER: Final = {
+    "name": "name another folder, or give what is in the file",
+    "address": "name another folder; or change it there, then: fedgen server invite, and the sites join again",
+}
 
 
 def begin_site(
@@ -44,11 +50,15 @@ def begin_site(
 
     Guarantees:
         - Whatever is there stays. Where a value of the file was changed since, a further request says so.
+        - Terms that a file which is there already does not say are refused, never passed over: an owner who names a
+          lower ceiling would take it to be in force.
+        - Nothing is made where the terms cannot make a file.
 
     Raises:
         ConfigError: As :func:`fedgen.api.enrolment.site_init`.
         UsageError: The number of rows is needed.
     """
+    drafted = None if home.config.exists() else _site_file(home, name, terms)
     site_side.make_folders(home)
     with alone(home.root):
         before = site_side.own_request(home)
@@ -58,8 +68,10 @@ def begin_site(
         else:
             _check_keys(home)
         to_do: tuple[str, ...] = ()
-        if not home.config.exists():
-            text, to_do = _site_file(home, name, terms)
+        if home.config.exists():
+            _check_terms(home.config, terms)
+        else:
+            text, to_do = drafted or _site_file(home, name, terms)
             write_private(home.config, text.encode())
         declared = declared_in(home)
         rows = declared_size(declared.rows)
@@ -70,7 +82,15 @@ def begin_site(
         return request, data, to_do, before is None
 
 
-def begin_server(home: ServerHome, address: str, *, name: str, state: str | None, now: datetime) -> None:
+def begin_server(
+    home: ServerHome,
+    address: str,
+    *,
+    name: str,
+    state: str | None,
+    now: datetime,
+    state_password: str | None = None,
+) -> None:
     """Make what is not there yet of a coordinator's home.
 
     Raises:
@@ -79,8 +99,11 @@ def begin_server(home: ServerHome, address: str, *, name: str, state: str | None
     values: dict[Key, Scalar] = {("name",): name, ("address",): address}
     if state is not None:
         values["state",] = state
+    if state_password is not None:
+        values["state_password",] = absolute_reference(state_password)
     text = fill(_reference("server", "server.yaml"), values)
-    parse_server(yaml.safe_load(text), where=home.config)  # before anything is made
+    spec = parse_server(yaml.safe_load(text), where=home.config)  # before anything is made
+    check_takes_password(spec.state, spec.state_password, where=home.config, key="state_password")
     server_side.make_server_folders(home)
     with alone(home.root):
         _check_same(home.config, "address", address)
@@ -121,8 +144,40 @@ def _check_same(config: Path, key: str, value: str) -> None:
             where=config,
             line=lines.of((key,)),
             key=key,
-            hint="name another folder, or give what is in the file",
+            hint=_ANOTHER[key],
         )
+
+
+def _check_terms(config: Path, terms: Terms) -> None:
+    """Refuse terms that a site's file does not say, and name the key; what the file says is not shown."""
+    data, lines = load_yaml(config)
+    for key, value in _values(terms).items():
+        found: object = data
+        for part in key:
+            found = found.get(part) if isinstance(found, dict) else None
+        if found != value:
+            raise ConfigError(
+                "this home's file says something else, and it is not overwritten",
+                where=config,
+                line=lines.of(key),
+                key=".".join(map(str, key)),
+                hint="change it there, and start the daemon again; or leave the option out",
+            )
+
+
+def _values(terms: Terms) -> dict[Key, Scalar]:
+    """Return what the terms say, as it would stand in a site's file."""
+    ceilings = ("epsilon_per_study", "epsilon_per_year", "epsilon_life", "delta")
+    password = terms.source_password
+    values: dict[Key, Scalar] = {
+        ("source",): None if terms.source is None else absolute(terms.source),
+        ("source_password",): None if password is None else absolute_reference(password),
+        ("schema",): None if terms.schema is None else str(terms.schema.absolute()),
+        ("declared", "rows"): None if terms.rows is None else declared_size(terms.rows),
+        ("declared", "persons"): None if terms.persons is None else declared_size(terms.persons),
+        **{("ceilings", key): getattr(terms, key) for key in ceilings},
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _check_keys(home: SiteHome) -> None:
@@ -142,7 +197,9 @@ def _site_file(home: SiteHome, name: str, terms: Terms) -> tuple[str, tuple[str,
     """Return a site's file, filled in as far as the terms go, and the keys that are not."""
     source = None if terms.source is None else absolute(terms.source)
     schema = None if terms.schema is None else str(terms.schema.absolute())
-    rows, persons = _size(source, schema, terms)
+    password = None if terms.source_password is None else absolute_reference(terms.source_password)
+    check_takes_password(source or "", password, where=home.config, key="source_password")
+    rows, persons = _size(home, source, password, schema, terms)
     ceilings: dict[Key, Scalar] = {
         ("ceilings", key): getattr(terms, key) for key in ("epsilon_per_study", "epsilon_life", "delta")
     }
@@ -153,6 +210,8 @@ def _site_file(home: SiteHome, name: str, terms: Terms) -> tuple[str, tuple[str,
         ("declared", "rows"): rows,
         **ceilings,
     }
+    if password is not None:
+        values["source_password",] = password
     if persons is not None:
         values["declared", "persons"] = persons
     if terms.epsilon_per_year is not None:
@@ -179,12 +238,32 @@ def absolute(source: str) -> str:
     return f"{match['scheme']}{Path(match['path']).expanduser().absolute()}{match['rest'] or ''}"
 
 
-def _size(source: str | None, schema: str | None, terms: Terms) -> tuple[int, int | None]:
+def absolute_reference(reference: str) -> str:
+    """Return where a password lies with its path made absolute, as :func:`absolute` does for an address.
+
+    Raises:
+        UsageError: It is no reference, such as the password itself; it is not quoted.
+    """
+    kind, _, path = reference.partition(":")
+    if kind == "file" and path:
+        return f"file:{Path(path).expanduser().absolute()}"
+    if variable_of(reference) is None:
+        hint = (
+            "write env:NAME or file:PATH; if that was the password, change it: the shell keeps what was typed"
+        )
+        raise UsageError("a password is named by where it lies, and not given here", hint=hint)
+    return reference
+
+
+def _size(
+    home: SiteHome, source: str | None, password: str | None, schema: str | None, terms: Terms
+) -> tuple[int, int | None]:
     """Return the rows and persons to declare, to two digits; what was not said is counted."""
     if terms.rows is not None:
         return declared_size(terms.rows), None if terms.persons is None else declared_size(terms.persons)
     if source is None:
         raise UsageError("--rows is needed where no --source is given", hint="about how many rows there are")
+    source = address_of(source, password, base=Path.cwd(), where=home.config, key="source_password")
     rows, persons = counted(source, None if schema is None else Path(schema))
     persons = persons if terms.persons is None else terms.persons
     return declared_size(rows), None if persons is None else declared_size(persons)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+import traceback
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 import typer
 from typer.main import get_command
 
 from fedgen.cli import later
+from fedgen.cli.passwords import hidden, warn_of_passwords
 from fedgen.errors import FedgenError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# What click says of the second group of a fingerprint that was typed without quotes, and of those after it.
+_TORN: Final = re.compile(r"unexpected extra arguments? \([0-9a-fA-F]{4}( [0-9a-fA-F]{4})*\)")
 
 app = typer.Typer(
     name="fedgen",
@@ -60,6 +66,7 @@ def run() -> NoReturn:
 
 def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
     """Run ``call`` and return the exit code; an error is one line on stderr, or JSON with ``--json``."""
+    warn_of_passwords(arguments)
     try:
         result = call()
     except click.exceptions.Exit as done:
@@ -69,8 +76,14 @@ def guarded(call: Callable[[], Any], arguments: list[str]) -> int:
         return error.exit_code
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, click.ClickException) and _traced(arguments):
-            raise
+            trace = traceback.format_exc()
+            if hidden(trace, arguments) == trace:
+                raise
+            sys.stderr.write(hidden(trace, arguments))
+            return 1
         return _fail(_as_ours(error), arguments)
+    if result == Interrupted.exit_code:  # typer makes this of Ctrl-C, without a word
+        return _fail(_as_ours(KeyboardInterrupt()), arguments)
     return result if isinstance(result, int) else 0
 
 
@@ -84,7 +97,10 @@ def _as_ours(error: BaseException) -> FedgenError:
     if isinstance(error, FedgenError):
         return error
     if isinstance(error, click.ClickException):
-        return UsageError(error.format_message(), hint="see --help")
+        said = error.format_message()
+        torn = isinstance(error, click.UsageError) and _TORN.search(said) is not None
+        hint = "put a fingerprint in quotes: it has spaces" if torn else "see --help"
+        return UsageError(said, hint=hint)
     if isinstance(error, (KeyboardInterrupt, click.exceptions.Abort)):
         return Interrupted("interrupted", hint="a run goes on with --resume")
     # A fault of the machine, or a defect: say so, and where to take it.
@@ -108,6 +124,10 @@ def _from_os(error: OSError) -> FedgenError:
 def _fail(error: FedgenError, arguments: list[str]) -> int:
     """Print one line (or one JSON document) and return the exit code."""
     if "--json" in arguments:
-        sys.stdout.write(json.dumps(error.diagnostics()) + "\n")
-    sys.stderr.write(f"fedgen: {error}\n")
+        said = {
+            name: hidden(part, arguments) if isinstance(part, str) else part
+            for name, part in error.diagnostics().items()
+        }
+        sys.stdout.write(json.dumps(said) + "\n")
+    sys.stderr.write(hidden(f"fedgen: {error}\n", arguments))
     return error.exit_code

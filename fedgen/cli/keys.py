@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fedgen.api.handing import Handed
 
 KeyName = Annotated[str, typer.Argument(metavar="KEY")]
-AnyHome = Annotated[Path, typer.Option("--home", metavar="HOME", help="A site's or a coordinator's home.")]
+AnyHome = Annotated[
+    Path, typer.Option("--home", metavar="HOME", readable=False, help="A site's or a coordinator's home.")
+]
 _HERE = Path()
 
 
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> typer.Typer:
 
 
 def show(
-    home: Annotated[Path, typer.Argument(metavar="HOME")] = _HERE,
+    home: Annotated[Path, typer.Argument(metavar="HOME", readable=False)] = _HERE,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from fedgen.errors import Code
 from fedgen.events import RoundFinished, SiteRefused, StudyFinished, StudyStarted
 
 if TYPE_CHECKING:
@@ -49,17 +50,22 @@ class Progress:
         self._rounds = 1
         self._started = time.monotonic()
         self._last = 0.0
+        self._study = ""
         self._refused: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         """Watch one event."""
         if isinstance(event, StudyStarted):
             self._first, self._rounds = event.first_round, event.rounds
+            self._study = event.study_hash[:8]
             self._started = time.monotonic()
             resumed = f"   resumed at round {event.first_round}" if event.first_round > 1 else ""
             say(f"study  {event.study}  {event.study_hash[:8]}   {event.sites} sites{resumed}")
         elif isinstance(event, SiteRefused):
             self._refused[event.code] = self._refused.get(event.code, 0) + 1
+            if event.round == 0:  # the roll call: a person may have to do something before a round begins
+                clear = "\r\x1b[2K" if self._terminal else ""
+                say(f"{clear}without  {event.site}: {event.code}{self._word_for(event.code)}")
         elif isinstance(event, RoundFinished):
             self._round(event)
         elif isinstance(event, StudyFinished):
@@ -69,6 +75,14 @@ class Progress:
             say(
                 f"{event.outcome}  after {event.rounds} rounds" + (f"   refusals: {counts}" if counts else "")
             )
+
+    def _word_for(self, code: Code) -> str:
+        """Return who does what about a site that does not take part, where one sentence says it."""
+        if code is Code.NOT_APPROVED:
+            return f" (its owner decides there: fedgen site approve {self._study})"
+        if code is Code.NOT_ADMITTED:
+            return " (it has to join with the newest invitation, or its daemon to be started again)"
+        return ""
 
     def _round(self, event: RoundFinished) -> None:
         now = time.monotonic()

@@ -9,14 +9,22 @@ import typer
 
 from fedgen.cli.help import PlainHelp
 from fedgen.cli.output import emit, say, table
+from fedgen.cli.passwords import WHERE, refuse_password
 from fedgen.cli.site import Fingerprint, Out, Unseen, asked
 from fedgen.cli.verbs import Debug, Json  # noqa: TC001 - typer reads them at run time
 
 SERVER: str = "FEDGEN_SERVER"
-ServerDir = Annotated[Path, typer.Argument(metavar="HOME", envvar=SERVER, show_envvar=False)]
+ServerDir = Annotated[Path, typer.Argument(metavar="HOME", envvar=SERVER, show_envvar=False, readable=False)]
 ServerOption = Annotated[
     Path,
-    typer.Option("--home", metavar="HOME", envvar=SERVER, show_envvar=False, help="The coordinator's home."),
+    typer.Option(
+        "--home",
+        metavar="HOME",
+        envvar=SERVER,
+        show_envvar=False,
+        readable=False,
+        help="The coordinator's home.",
+    ),
 ]
 Days = Annotated[
     int | None,
@@ -48,16 +56,21 @@ def init(
     ] = "coordinator",
     state: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Durable state: a path or postgresql://; default state.db."),
+        typer.Option(
+            metavar="URL",
+            help="Durable state: a path or postgresql://, without a password; default state.db.",
+        ),
     ] = None,
+    state_password: Annotated[str | None, WHERE] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
     """Make a coordinator's home: file, keys, an authority of its own and a certificate; overwrites nothing."""
     from fedgen.api.enrolment import server_init, server_status
 
+    refuse_password("--state", state)
     root = home.resolve()
-    server_init(root, address, name=name, state=state)
+    server_init(root, address, name=name, state=state, state_password=state_password)
     found = server_status(root)
     lines = [
         ("home", str(home)),

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from fedgen.api.run import Run
 
 _HERE: Final = Path()
-_WORDS: Final = {"stopped": "stopped", "ready": "ready: studies can be trained"}
+_WORDS: Final = {
+    "stopped": "stopped",
+    "ready": "ready: studies can be trained",
+    "ended": "ended; it is started again (`fedgen doctor --home HOME` may say why)",
+}
 
 
 def register(group: typer.Typer) -> None:
@@ -63,7 +67,9 @@ def train(
     study: StudyFile,
     server: Annotated[
         Path,
-        typer.Option(metavar="HOME", envvar=SERVER, show_envvar=False, help="The coordinator's home."),
+        typer.Option(
+            metavar="HOME", envvar=SERVER, show_envvar=False, readable=False, help="The coordinator's home."
+        ),
     ] = _HERE,
     out: Annotated[
         Path | None,

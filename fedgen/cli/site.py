@@ -11,6 +11,7 @@ import typer
 
 from fedgen.cli.help import PlainHelp
 from fedgen.cli.output import emit, say, table
+from fedgen.cli.passwords import WHERE, refuse_password
 from fedgen.cli.site_run import HomeOption  # noqa: TC001 - typer reads it at run time
 from fedgen.cli.verbs import Debug, Json  # noqa: TC001 - typer reads them at run time
 from fedgen.errors import Refused, UsageError
@@ -55,8 +56,12 @@ def init(
     home: Annotated[Path, typer.Argument(metavar="HOME")],
     name: Annotated[str, typer.Option(metavar="NAME", help="The site's name in every roster.")],
     source: Annotated[
-        str | None, typer.Option(metavar="URL", help="Its table: a path, csv://, parquet://, postgresql://.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Its table: a path, csv://, parquet://, postgresql://; without a password."
+        ),
     ] = None,
+    source_password: Annotated[str | None, WHERE] = None,
     schema: Annotated[Path | None, typer.Option(metavar="FILE", help="The schema of the table.")] = None,
     rows: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Rows to declare, to two digits; default counted.")
@@ -80,8 +85,10 @@ def init(
     """Make a site's home with keys of its own, and the request to send to the coordinator; overwrites nothing."""
     from fedgen.api.enrolment import Terms, site_init
 
+    refuse_password("--source", source)
     terms = Terms(
         source=source,
+        source_password=source_password,
         schema=schema,
         rows=rows,
         persons=persons,
@@ -97,6 +104,7 @@ def init(
         ("fingerprint", f"{made.request.fingerprint}  read it to them by telephone"),
     ]
     lines += [("fill in", f"{key} in {home / 'site.yaml'}") for key in made.to_do]
+    lines.append(("then", f"fedgen site join {name}.invitation.json --home {home}, once they have sent it"))
     document = {
         "home": str(home),
         "request": str(made.request.path),
@@ -125,6 +133,9 @@ def join(
     document = {"coordinator": joined.name, "address": joined.address, "expires": joined.expires}
     text = f"joined {joined.name} at {joined.address}, until {joined.expires}"
     emit(document, as_json=json_, text=text)
+    if not json_:
+        again = f"fedgen site relay {home} --export DIR"
+        say(f"then: start the daemon; a relay with a folder of its own needs it written anew: {again}")
 
 
 def peer(

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from fedgen.api.owner import Looked, Standing
 
 HOME: str = "FEDGEN_SITE"
-HomeDir = Annotated[Path, typer.Argument(metavar="HOME", envvar=HOME, show_envvar=False)]
+HomeDir = Annotated[Path, typer.Argument(metavar="HOME", envvar=HOME, show_envvar=False, readable=False)]
 HomeOption = Annotated[
-    Path, typer.Option("--home", metavar="HOME", envvar=HOME, show_envvar=False, help="The site's home.")
+    Path,
+    typer.Option(
+        "--home", metavar="HOME", envvar=HOME, show_envvar=False, readable=False, help="The site's home."
+    ),
 ]
 Ledger = Annotated[
     bool, typer.Option("--ledger-too", help="Forget what was spent, too: only where the data go as well.")
@@ -81,12 +84,15 @@ def _standing(found: Standing) -> str:
         rows += [("its key", to["fingerprint"]), ("until", found.expires or "")]
     if found.trouble:
         rows.append(("trouble", found.trouble))
-    rows += [("spent", f"{found.spent}, by {found.studies} studies"), ("you allow", found.ceilings)]
+    rows += [
+        ("spent", f"{found.spent}, by {found.studies} {'study' if found.studies == 1 else 'studies'}"),
+        ("you allow", found.ceilings),
+    ]
     rows += [("approved", it[:8]) for it in found.approved]
     rows += [("revoked", it[:8]) for it in found.revoked]
     rows += [("waits", f"{it[:8]}  {name}") for it, name in found.waiting]
-    if found.waiting:
-        rows.append(("", f"look at it: fedgen site approve {found.waiting[0][0][:8]}"))
+    if found.next_step is not None:
+        rows.append(("then", found.next_step))
     return table(rows)
 
 
@@ -204,11 +210,12 @@ def wipe(
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
     """Remove a site's home: keys, approvals, memory, consent store."""
-    from fedgen.api.leaving import kept_by_wipe, table_in
+    from fedgen.api.leaving import check_stopped, kept_by_wipe, table_in
     from fedgen.api.leaving import wipe as remove
     from fedgen.enrolment.site_home import SiteHome
 
     place = SiteHome(home.resolve())
+    check_stopped(place)
     stays = kept_by_wipe(place, ledger_too=ledger_too)
     say(f"removes everything in {place.root}" + (" but:" if stays else ""))
     for path in stays:

@@ -248,10 +248,19 @@ def report(
 
 
 def doctor(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="HOME", help="Check a deployed site, a relay's folder or a coordinator instead."
+        ),
+    ] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
-    """Print versions, devices, entropy, clock and disk, for a bug report."""
+    """Print versions, devices, entropy, clock and disk, for a bug report; or check a home, and what it needs."""
+    if home is not None:
+        _check_home(home, as_json=json_)
+        return
     from fedgen.api.doctor import doctor as examine
 
     document = examine()
@@ -259,3 +268,15 @@ def doctor(
         (f"{part}.{name}", str(value)) for part, values in document.items() for name, value in values.items()
     ]
     emit(document, as_json=json_, text=table(rows, indent=""))
+
+
+def _check_home(home: Path, *, as_json: bool) -> None:
+    """Print what was found in a home, and end with exit 3 where something has to be mended."""
+    from fedgen.api.home_doctor import examine_home
+
+    found = examine_home(home.resolve())
+    words = {True: "ok", False: "MEND", None: "-"}
+    rows = [(words[it.ok], it.check, it.found) for it in found.findings]
+    emit(found.to_json(), as_json=as_json, text=table(rows, indent=""))
+    if not found.well:
+        raise typer.Exit(ConfigError.exit_code)

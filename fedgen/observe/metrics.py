@@ -60,7 +60,7 @@ FAMILIES: Final = (
     Family("fedgen_study_rounds", "gauge", "The rounds a study has in all.", ("study",)),
     Family("fedgen_epsilon_spent", "gauge", "Upper bound of the ε spent so far.", ("study",)),
     Family("fedgen_epsilon_allowed", "gauge", "The ε that may be spent.", ("study",)),
-    Family("fedgen_certificate_expires_seconds", "gauge", "Seconds until the certificate expires."),
+    Family("fedgen_certificate_expires_seconds", "gauge", "Seconds until it expires.", (), ("coordinator",)),
     Family("fedgen_studies_total", "counter", "Studies by how they ended.", ("outcome",), ("coordinator",)),
     Family("fedgen_sites", "gauge", "Sites by where they stand.", ("standing",), ("coordinator",)),
     Family("fedgen_site_refusals_total", "counter", "Refusals by site and code.", ("site", "code"), ("coordinator",)),

@@ -51,7 +51,7 @@ def start(address: str, probes: Probes, meters: Meters, *, beyond_loopback: bool
             "cannot be listened on",
             where=address,
             key="observe.address",
-            hint="choose a free port of this machine",
+            hint="choose a free port of this machine; or what is to be started runs already",
         ) from error
 
 

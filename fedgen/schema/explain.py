@@ -131,7 +131,12 @@ def _fault(detail: ErrorDetails, path: Key) -> _Problem:
         return _Problem(path, str(cause), None)
     text = _WORDS.get(kind) or detail["msg"].replace("Input should be", "must be").rstrip(".")
     hint = "put it in quotes" if kind == "string_type" and isinstance(value, (bool, int, float)) else None
-    return _Problem(path, text[:1].lower() + text[1:], hint)
+    text = text[:1].lower() + text[1:]
+    if value is None and text.startswith(
+        "must be "
+    ):  # `key:` with nothing behind it, as a drafted file has it
+        text = f"is not filled in; it {text}"
+    return _Problem(path, text, hint)
 
 
 def _choice(detail: ErrorDetails, path: Key) -> _Problem:

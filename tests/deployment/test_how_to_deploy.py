@@ -58,7 +58,7 @@ class Walk(ByHand):
             (root / name / "schema.yaml").write_text(yaml.safe_dump(SCHEMA), encoding="utf-8")
         (root / "coordinator").mkdir()
         (root / "coordinator" / "schema.yaml").write_text(yaml.safe_dump(SCHEMA), encoding="utf-8")
-        (study,) = shown("yaml")
+        (study,) = (text for text in shown("yaml") if text.startswith("study:"))
         (root / "coordinator" / "study.yaml").write_text(study, encoding="utf-8")
 
     @property
@@ -67,7 +67,7 @@ class Walk(ByHand):
 
     def type(self, words: list[str]) -> None:
         """Type one line of the page, where it belongs."""
-        if words[0] in {"server", "train"}:
+        if words[0] in {"server", "train"} or words == ["doctor", "--home", "server"]:
             self._at("coordinator", words)
             return
         for name in SITES:

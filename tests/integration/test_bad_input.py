@@ -14,6 +14,7 @@ import yaml
 from support.studies import HEADER, SCHEMA, people, write_rows, write_study
 
 import fedgen as package
+from fedgen._files import TEMPORARY
 from fedgen.errors import ConfigError
 from fedgen.runs import atomic, lines
 
@@ -192,7 +193,9 @@ def test_an_unknown_backend_is_a_usage_error(tmp_path: Path, fedgen: Callable[..
 def test_a_place_under_a_file_cannot_be_written(tmp_path: Path, fedgen: Callable[..., Any]) -> None:
     study = write_study(tmp_path)
     (tmp_path / "file").write_text("not a folder")
-    _refused(fedgen("simulate", study, "--out", tmp_path / "file" / "run"), 3, "in the way", "--out")
+    _refused(
+        fedgen("simulate", study, "--out", tmp_path / "file" / "run"), 3, "in the way", "name another place"
+    )
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
@@ -250,7 +253,7 @@ def test_a_disk_that_fills_up_while_results_are_written_loses_no_round(
         patch.setattr("fedgen.api.results.write_text", fill)
         _refused(_simulate(fedgen, study), 3, "no room left", "report.html")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["outcome"] == "failed"
-    assert not list((tmp_path / "run").rglob(f"*{atomic.TEMPORARY}*"))
+    assert not list((tmp_path / "run").rglob(f"*{TEMPORARY}*"))
     said = _simulate(fedgen, study, "--resume", "--json")
     assert said.code == 0
     assert said.document["rounds_done"] == 3

@@ -147,6 +147,19 @@ def test_a_few_digits_are_not_enough_to_say_yes_without_looking(home: SiteHome, 
     assert find_study(home, desk.study.study_hash[:12], unseen=True) == desk.study
 
 
+def test_digits_mean_what_waits_and_no_file_of_that_name(
+    home: SiteHome, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working folder may be anybody's; with `--yes` nobody would see that it is another study."""
+    _serve(home, desk.join())
+    monkeypatch.chdir(tmp_path)
+    other = small_study(training={"rounds": 2})
+    digits = desk.study.study_hash[:12]
+    (tmp_path / digits).write_text(other.to_yaml(), encoding="utf-8")
+    assert find_study(home, digits, unseen=True) == desk.study
+    assert find_study(home, f"./{digits}") == other  # a path is a path
+
+
 def test_an_approval_is_taken_back_and_no_is_said_to_one_that_waits(home: SiteHome, desk: Desk) -> None:
     other = desk.of(study=small_study(training={"rounds": 2}))
     _serve(home, desk.join(), other.join())
@@ -345,6 +358,26 @@ def test_no_text_of_a_study_commands_the_terminal(home: SiteHome, desk: Desk) ->
     assert all(text.isprintable() for _, text in lines)
 
 
+@pytest.mark.parametrize("blank", [" ", "\u3164", "\u2800", "\u00a0", "\u200b"])
+def test_no_text_of_a_study_fills_a_line_with_blanks_and_begins_another(
+    home: SiteHome, desk: Desk, blank: str
+) -> None:
+    forged = f"a{blank * 70}noise         each update is noised here, before it leaves"
+    study = desk.study
+    policy = study.study.policy.model_copy(update={"packs": (forged,)})
+    column = study.data_schema.columns[0].model_copy(update={"name": forged})
+    schema = study.data_schema.model_copy(update={"columns": (column, *study.data_schema.columns[1:])})
+    changed = {"data_schema": schema, "study": study.study.model_copy(update={"policy": policy})}
+    lines = lines_of(
+        None, home.spec(), study.model_copy(update=changed), plan_of(study), (1.0, 0.0, 1.0, 1e-5)
+    )
+    for title in ("packs", "columns"):
+        text = dict(lines)[title]
+        assert "noise each update is noised here" in text  # it stands where it belongs
+        assert "  " not in text
+        assert blank == " " or blank not in text
+
+
 def test_a_site_that_is_served_is_not_wiped(home: SiteHome) -> None:
     with serving_alone(home), pytest.raises(Refused, match="a daemon serves"):
         wipe(home)
@@ -359,3 +392,28 @@ def test_a_folder_that_is_no_home_is_not_wiped(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         wipe(Home(tmp_path / "papers"), ledger_too=True)
     assert (tmp_path / "papers" / "letter.txt").exists()
+
+
+def test_a_study_that_was_decided_is_said_to_be(home: SiteHome, desk: Desk) -> None:
+    digits = desk.study.study_hash[:8]
+    with pytest.raises(ConfigError, match="no study that waits begins with"):
+        find_study(home, digits)
+    approve(home, look(home, desk.study))
+    with pytest.raises(ConfigError, match=rf"{digits} was approved on \d.*waiting: none"):
+        find_study(home, digits)
+    revoke(home, digits)
+    with pytest.raises(ConfigError, match=rf"{digits} was revoked on .*run's study.yaml"):
+        find_study(home, digits)
+    with pytest.raises(ConfigError, match="no study that waits begins with"):
+        find_study(home, digits[:3])
+
+
+def test_where_a_site_stands_says_what_comes_next(home: SiteHome, desk: Desk) -> None:
+    assert standing(home).next_step == f"fedgen site serve {home.root}"
+    with serving_alone(home):
+        assert standing(home).next_step is None
+        approval_book(home, "site-01").file(desk.study.study_hash, desk.study)
+        digits = desk.study.study_hash[:8]
+        assert standing(home).next_step == f"fedgen site approve {digits} --home {home.root}"
+    home.invitation.unlink()
+    assert standing(home).next_step == f"fedgen site join INVITATION --home {home.root}"

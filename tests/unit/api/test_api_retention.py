@@ -141,10 +141,17 @@ def test_two_at_once_is_one_too_many_and_leftovers_of_a_kill_are_swept(
     with open_desk(tmp_path / "consent.db") as desk:
         left = desk.erasures / ".half.json.0123.writing.json"
         left.write_text("{")
+        key = desk.home / ".signing.key.0123.writing.key"
+        key.write_text("half")
+        # The folder may be a site's own, and its daemon at work.
+        site = desk.home / ".store-head.0123.writing"
+        site.write_text("being written")
         with pytest.raises(ConfigError, match="another erasure or sweep"):
             _sweep(tmp_path)
     _sweep(tmp_path)
     assert not left.exists()
+    assert not key.exists()
+    assert site.exists()
 
 
 def test_nothing_is_known_of_a_checkpoint_that_cannot_be_read(tmp_path: Path) -> None:

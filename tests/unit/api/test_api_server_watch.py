@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedgen.api import server_watch
 from fedgen.api.enrolment import server_init
 from fedgen.api.server_watch import ServerWatch, watched
 from fedgen.config.resolve import read_resolved, resolve
 from fedgen.config.study import parse_study
+from fedgen.crypto.certificates import issue, read_certificate
 from fedgen.enrolment.server_home import ServerHome
 from fedgen.observe import Reason
 from fedgen.schema.table import parse_schema
@@ -126,6 +129,28 @@ def test_a_file_that_was_cut_back_and_one_that_is_nonsense_stop_nothing(home: Se
     assert (_value(watch, "fedgen_certificate_expires_seconds") or 0) > 300 * 86_400
 
 
+@pytest.mark.parametrize("proxy", [True, False])
+def test_a_certificate_that_sites_see_and_that_expired_is_not_ready(
+    home: ServerHome, monkeypatch: pytest.MonkeyPatch, *, proxy: bool
+) -> None:
+    """What is shown counts, and not what lies on the disk: a proxy may have missed the new one."""
+    authority = home.ca.key.read_bytes(), home.ca.certificate.read_bytes()
+    past = datetime.now(UTC) - timedelta(days=3)
+    old = read_certificate(issue(authority, ["localhost"], days=1, now=past)[1])
+    asked = []
+    monkeypatch.setattr(server_watch, "shown_at", lambda address: asked.append(address) or old)
+    watch = ServerWatch(home, lambda *_: None, proxy=proxy)
+    for name in ("superexec", "nginx")[: 1 + proxy]:
+        watch.hear("started", name)
+    watch.hear("ready", "superlink")
+    watch.look()
+    watch.look()
+    assert asked == ["0.0.0.0:8443"] * proxy  # once a minute, and not each time
+    assert watch.probes.reasons() == ((Reason.CERTIFICATE_EXPIRED,) if proxy else ())
+    left = _value(watch, "fedgen_certificate_expires_seconds")
+    assert left == 0 if proxy else (left or 0) > 300 * 86_400
+
+
 def test_a_code_that_is_none_is_not_counted(home: ServerHome, run: Path) -> None:
     watch = ServerWatch(home, None, proxy=True)
     watch.look()
@@ -140,12 +165,16 @@ def test_logs_for_machines_hold_no_words(home: ServerHome, capsys: pytest.Captur
         ("started", "superlink"),
         ("admitted", "hospital-a"),
         ("nodes-failed", "/srv/secret/place: postgresql://fedgen:hunter2@db"),
+        ("renewed", "certificate"),
+        ("reloaded", "nginx"),
+        ("renew-failed", "/srv/secret/place: hunter2"),
         ("stopped", "server"),
     ):
         watch.hear(what, whom)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [
-        ("child-started", "info"), ("joined", "info"), ("fault", "warning"), ("stopped", "info"),
+        ("child-started", "info"), ("joined", "info"), ("fault", "warning"), ("rotated", "info"),
+        ("child-restarted", "info"), ("certificate-expiring", "warning"), ("stopped", "info"),
     ]  # fmt: skip
     assert "hunter2" not in json.dumps(lines)
 

@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_home_is_called_so_whatever_its_mode(shell: Shell, t
 def test_a_state_that_no_store_understands_is_refused_before_anything_is_made(
     shell: Shell, tmp_path: Path
 ) -> None:
-    _, err = shell("server init office --address 127.0.0.1:8443 --state mongodb://u:hush@h/d", ends=3)
+    _, err = shell("server init office --address 127.0.0.1:8443 --state mongodb://hush@h/d", ends=3)
     assert "state: must be a path, sqlite:///path or postgresql://user@host/database" in err
     assert "hush" not in err
     assert not (tmp_path / "office").exists()

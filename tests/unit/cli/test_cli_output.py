@@ -99,3 +99,15 @@ def test_refusals_are_counted_by_code_at_the_end(capsys: pytest.CaptureFixture[s
     show(SiteRefused(round=2, site="a", code=Code.BUDGET))
     show(StudyFinished(outcome="budget", rounds=1))
     assert "budget  after 1 rounds   refusals: budget x1, consent x2" in capsys.readouterr().err
+
+
+def test_who_does_not_take_part_is_named_before_the_first_round(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Progress()
+    show(STARTED)
+    for site, code in (("a", Code.NOT_APPROVED), ("b", Code.NOT_ADMITTED), ("c", Code.BUDGET)):
+        show(SiteRefused(round=0, site=site, code=code))
+    show(SiteRefused(round=1, site="d", code=Code.LATE))
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said[0] == "without  a: not-approved (its owner decides there: fedgen site approve abababab)"
+    assert said[1].startswith("without  b: not-admitted (it has to join with the newest invitation")
+    assert said[2:] == ["without  c: budget"]

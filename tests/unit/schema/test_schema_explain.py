@@ -63,6 +63,7 @@ def said(data: Any, lines: Lines | None = None, model: Any = Home) -> ConfigErro
 CASES = [
     ({}, "schema", "missing", None),
     ({"schema": 1}, "schema", "valid string", "put it in quotes"),
+    ({"schema": None}, "schema", "is not filled in; it must be a valid string", None),
     ({"path": "x", "schema": "x"}, "path", "unknown key", "known here: schema, pets"),
     ({"schema": "x", "colors": "red"}, "colors", "unknown key", "did you mean 'colour'?"),
     ({"schema": "x", "Pets": []}, "Pets", "unknown key", "did you mean 'pets'?"),

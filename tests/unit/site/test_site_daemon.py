@@ -351,3 +351,18 @@ def test_an_answer_that_is_announced_too_long_is_not_read(folder: Path) -> None:
         frames.ask(str(folder / "s"), b"x", timeout=10)
     liar.join()
     listener.close()
+
+
+def test_a_group_that_is_not_the_daemons_is_named_and_nothing_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    daemon = Daemon(bytes.upper, folder / "s", users={ME}, group=4711)
+    with pytest.raises(
+        ConfigError, match=r"relay_group: the socket cannot be given to group 4711 \(.*usermod"
+    ):
+        daemon.listen()
+    assert not (folder / "s").exists()

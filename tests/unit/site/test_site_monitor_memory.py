@@ -67,6 +67,36 @@ def test_an_attempt_answered_from_memory_is_a_replay_the_second_time(
         assert refusal.code == "replayed"
 
 
+def test_who_cannot_sign_makes_a_new_process_plan_nothing(
+    tmp_path: Path, identity: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of a study takes seconds, and anybody at the relay can write a header."""
+    import fedgen.site.admit as module
+
+    desk = Desk(small_study())
+    _site(tmp_path, desk, identity).ask(desk.join())
+    planned: list[int] = []
+    real = module.plan_of
+
+    def counted(study: Any) -> Any:
+        planned.append(1)
+        return real(study)
+
+    monkeypatch.setattr(module, "plan_of", counted)
+    site = _site(tmp_path, desk, identity)
+    for forged in (
+        desk.of(signing=SigningKey.generate()).train(1),
+        desk.train(1)[:-1] + b"\0",
+        desk.train(1)[:-100],
+    ):
+        refusal, _values = site.ask(forged)
+        assert isinstance(refusal, Refusal)
+    assert not planned
+    answer, _values = site.ask(desk.train(1))
+    assert isinstance(answer, Trained)
+    assert planned
+
+
 def test_without_a_memory_the_round_is_computed_and_charged_again(tmp_path: Path) -> None:
     desk = Desk(small_study())
     site = make_site(tmp_path, desk)
