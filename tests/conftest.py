@@ -3,7 +3,8 @@
 Tests compute on tensors of a few hundred numbers; more threads would only wait for each other.
 
 Tests marked ``needs`` run where the tools they name are, and are left out, in so many words, where they are not.
-With ``--require-tools`` that is an error.
+With ``--require-tools`` that is an error. Some need a right, as to make networks: where this user does not have it they
+are left out and that is said, with or without the option.
 
 Tests marked ``postgres`` or ``mysql`` run where a server can be had, and are left out, in so many words, where none
 can; those that stop and start a PostgreSQL server need its programs, too. With ``--require-postgres`` and
@@ -74,6 +75,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if asked and tools.missing():
         names = ", ".join(tools.missing())
         terminalreporter.write_line(f"Tests that need these could not run: {names}.", yellow=True)
+    for name, why in tools.not_allowed().items() if asked else ():
+        terminalreporter.write_line(f"Tests that need {name} could not run: {why}.", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,8 @@ def summary(model: ReportModel) -> str:
     what = words.MODELS.get(about.model, f"A {about.model} model")
     simulated = ", simulated on one machine" if about.simulated else ""
     purpose = f" Purpose: {about.purpose}." if about.purpose else ""
-    return f"{what} was trained on {about.data}{simulated}. No record left its site.{purpose}"
+    trained = "was trained" if model.rounds_done else "was to be trained"
+    return f"{what} {trained} on {about.data}{simulated}. No record left its site.{purpose}"
 
 
 def tiles(model: ReportModel) -> tuple[Tile, ...]:
@@ -114,8 +115,11 @@ def banners(model: ReportModel) -> tuple[Text, ...]:
         found.append(Text(said, tone="danger", strong="This run is not private."))
     if model.outcome != "completed":
         title, said = words.OUTCOMES[model.outcome]
-        rounds = f" Round {model.rounds_done} of {model.rounds_planned} was the last."
-        found.append(Text(said + rounds, tone="warn", strong=f"{title}."))
+        if model.rounds_done:
+            said += f" Round {model.rounds_done} of {model.rounds_planned} was the last."
+        else:
+            said = words.NO_ROUND
+        found.append(Text(said, tone="warn", strong=f"{title}."))
     if model.quality is not None or model.comparison is not None:
         said = (
             "It shows figures from real rows that no promise covers. It is meant for simulations and for the "

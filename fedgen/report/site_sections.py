@@ -45,11 +45,11 @@ def budgets(model: ReportModel) -> Section | None:
 
 
 def participation(model: ReportModel) -> Section | None:
-    """Return who took part in which round, or None without a roster."""
-    if not model.participation:
+    """Return who took part in which round, or None without a roster or before any round."""
+    rounds = _rounds(model)
+    if not model.participation or not rounds:
         return None
     shown = _shown(model.participation)
-    rounds = _rounds(model)
     size = max(1, -(-rounds // MAX_COLUMNS))
     columns = tuple(str(r) for r in range(1, rounds + 1, size))
     grid = status_grid(
@@ -80,8 +80,8 @@ def participation(model: ReportModel) -> Section | None:
 
 
 def refusals(model: ReportModel) -> Section | None:
-    """Return refusals by reason, or None without a roster."""
-    if not model.participation:
+    """Return refusals by reason, or None without a roster or before any round: nobody can refuse what was not asked."""
+    if not model.participation or not _rounds(model):
         return None
     lead = (
         "A site may say no at any time, and a refusal is a result, not a fault. Only a code leaves the site, "

@@ -42,6 +42,7 @@ TRUST: Final = {
     ),
 }
 
+NO_ROUND: Final = "No round was finished, so there is no model."
 OUTCOMES: Final = {
     "completed": ("Completed", "Every planned round was done."),
     "budget": (
@@ -81,7 +82,7 @@ REFUSALS: Final = {
     Code.LEDGER: "The site's ledger could not be written or did not verify.",
     Code.DATA: "The site's data do not fit the declared schema.",
     Code.STORAGE: "The site's disk could not be used.",
-    Code.LATE: "The answer came after the time allowed.",
+    Code.LATE: "No answer came in the time allowed.",
     Code.DROPPED: "The site could not be reached.",
 }
 

@@ -9,21 +9,19 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from support.by_hand import NAMES, PATIENCE_S, by_hand, person_of
+from support.by_hand import NAMES, PATIENCE_S, by_hand
 from support.deployed import until
 from support.ledgers import entries
 from support.listening import Listener, everything
+from support.looking import kinds, leaked, secrets, updates
 from support.plain_app import planted, write_app
 
 from fedgen.api.simulation import simulate
-from fedgen.crypto.envelope import open_frame, peek
-from fedgen.crypto.header import MAGIC, Expectation
-from fedgen.errors import IntegrityError
+from fedgen.crypto.header import MAGIC
 from fedgen.flower.control import environment, program
 from fedgen.ledger.entries import Reserved
 from fedgen.ledger.verify import verify
@@ -31,7 +29,7 @@ from fedgen.messages import Kind
 from fedgen.models.state import load_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.by_hand import ByHand
@@ -107,53 +105,6 @@ def test_each_site_is_asked_to_train_once_a_round(world: ByHand, first: tuple[Pa
 
 
 # -- what stands in the SuperLink's database --------------------------------------------------------
-
-
-def envelopes(texts: Iterable[bytes]) -> Iterator[bytes]:
-    for text in texts:
-        at = text.find(MAGIC)
-        if at >= 0:
-            yield text[at:]
-
-
-def updates(world: ByHand, texts: Iterable[bytes], of: str = "") -> list[bytes]:
-    """Return the updates among some bytes, opened with the coordinator's own key; of one study, where it is named."""
-    keys = {name: world.site(name).identity().verify_key for name in NAMES}
-    found = []
-    for envelope in envelopes(texts):
-        try:
-            header = peek(envelope)
-            if header.kind is not Kind.TRAINED or not header.study_hash.startswith(of):
-                continue
-            expect = Expectation(study_hash=None, run=None, recipient=header.recipient)
-            opening = {"verify_key": keys[header.sender], "sealing_key": world.home.sealing()}
-            found.append(bytes(open_frame(envelope, expect=expect, **opening)[1]))
-        except IntegrityError:
-            continue
-    return found
-
-
-def kinds(texts: Iterable[bytes], of: str) -> set[Kind]:
-    """Return which messages of a study are among some bytes."""
-    found = set()
-    for envelope in envelopes(texts):
-        with suppress(IntegrityError):
-            header = peek(envelope)
-            if header.study_hash.startswith(of):
-                found.add(Kind(header.kind))
-    return found
-
-
-def secrets(clear: list[bytes]) -> list[bytes]:
-    """Return pieces of updates, metrics and people that must be nowhere: eight numbers from every part of each."""
-    people = [person_of(f"p{number:04d}").encode() for number in range(360)]
-    pieces = [frame[at : at + 32] for frame in clear for at in range(len(frame) // 4, len(frame) - 32, 331)]
-    return people + pieces
-
-
-def leaked(sought: Iterable[bytes], texts: Iterable[bytes]) -> set[bytes]:
-    held = list(texts)
-    return {it for it in sought if any(it in text for text in held)}
 
 
 def test_the_superlink_never_holds_an_update_a_metric_or_a_person_in_clear(
@@ -430,10 +381,13 @@ def test_deployed_is_simulated_to_the_bit_where_owners_let_a_seed_make_the_noise
 ) -> None:
     study = world.study("rehearsed", privacy={"insecure_seed": 11}, training={"rounds": 2, "quorum": 3})
     for name in NAMES:
-        config = world.site(name).config
-        text = config.read_text(encoding="utf-8").rstrip("\n")
-        config.write_text(f"{text}\nrehearsal_seed: 11\n", encoding="utf-8")
+        home = world.site(name)
+        text = home.config.read_text(encoding="utf-8").rstrip("\n")
         assert world.kill(name, signal.SIGTERM) == 0
+        # A ledger of real studies is no place for what a rehearsal spends.
+        home.state.rename(home.root / "state.real")
+        text = text.replace("\nledger: ledger.db", "\nledger: rehearsal.db")
+        home.config.write_text(f"{text}\nrehearsal_seed: 11\n", encoding="utf-8")
         world.site_up(name)
     world.train(study)
     world.approve(study)

@@ -58,6 +58,8 @@ class ByHand:
         disk: Whether the coordinator's home is a small disk of its own, where this user may mount one.
     """
 
+    host = "127.0.0.1"  # that sites connect to
+
     def __init__(self, root: Path, names: Sequence[str] = NAMES, *, disk: bool = False) -> None:
         self.root, self.names = root, tuple(names)
         self.inside, self.outside = free_port(), free_port()
@@ -103,7 +105,7 @@ class ByHand:
         """Start a command that stays; what it says goes into a file."""
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fedgen", *map(str, words)],
+                [*self.within(name), sys.executable, "-m", "fedgen", *map(str, words)],
                 env=self.env,
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
@@ -113,6 +115,10 @@ class ByHand:
             )
         self.processes[name] = process
         return process
+
+    def within(self, _name: str) -> list[str]:
+        """Return what a command that stays is started by, such as another network's entrance; here it is nothing."""
+        return []
 
     def log(self, name: str) -> Path:
         return self.root / f"{name}.log"
@@ -131,9 +137,9 @@ class ByHand:
 
     def enrol(self) -> None:
         """Make every home, and have each side compare the other's fingerprint."""
-        self.fedgen("server", "init", "server", "--address", f"127.0.0.1:{self.outside}")
+        self.fedgen("server", "init", "server", "--address", f"{self.host}:{self.outside}")
         text = self.home.config.read_text(encoding="utf-8")
-        text = re.sub(r"(?m)^#listen:.*$", f"listen: 127.0.0.1:{self.outside}", text)
+        text = re.sub(r"(?m)^#listen:.*$", f"listen: {self.host}:{self.outside}", text)
         text = re.sub(r"(?m)^superlink_port:.*$", f"superlink_port: {self.inside}", text)
         self.home.config.write_text(text, encoding="utf-8")
         server = self.json("keys", "show", "server")["fingerprint"]
@@ -166,8 +172,11 @@ class ByHand:
         others = [f"{other}.request.json" for other in self.names if other != name]
         if others:
             self.fedgen("site", "peer", *others, "--home", name, "--yes")
-        # The relay has a folder of its own; in it stands where it calls. Here that is one end of a cable.
         self.fedgen("site", "relay", name, "--export", f"{name}-relay")
+        self.plug_in(name)
+
+    def plug_in(self, name: str) -> None:
+        """Have a relay call one end of a cable: in its folder stands where it calls."""
         self.cables[name] = Cable(self.outside)
         path = self.root / f"{name}-relay" / "relay.json"
         said = json.loads(path.read_text(encoding="utf-8"))

@@ -114,11 +114,17 @@ class Deployment:
     proxied: bool = False
 
     @classmethod
-    def make(cls, root: Path, study: Path) -> Deployment:
-        """Make a coordinator's home, and enroll the sites of a study as its simulation cuts them."""
+    def make(cls, root: Path, study: Path, *, state: str | None = None) -> Deployment:
+        """Make a coordinator's home, and enroll the sites of a study as its simulation cuts them.
+
+        Args:
+            root: Of everything.
+            study: The study.
+            state: Address of the coordinator's state; None is a file in its home.
+        """
         from fedgen.api.enrolment import server_init
 
-        home = server_init(root / "server", f"127.0.0.1:{free_port()}")
+        home = server_init(root / "server", f"127.0.0.1:{free_port()}", state=state)
         text = home.config.read_text(encoding="utf-8")
         lines = [
             f"superlink_port: {free_port()}" if it.lstrip("# ").startswith("superlink_port:") else it

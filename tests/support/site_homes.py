@@ -19,9 +19,10 @@ from support.federation import _SCHEMA, small_rows
 
 from fedgen.crypto.keys import SigningKey, fingerprint
 from fedgen.enrolment.documents import Invitation, Request, moment
-from fedgen.enrolment.places import make_folder, write_private
+from fedgen.enrolment.places import make_folder
 from fedgen.enrolment.signed import encode
 from fedgen.enrolment.site_home import SiteHome
+from fedgen.runs.atomic import write_private
 from fedgen.site import frames
 
 if TYPE_CHECKING:

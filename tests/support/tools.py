@@ -1,6 +1,10 @@
 """Programs and packages that some tests need, and that are not installed with fedgen itself.
 
-nginx, docker-compose and systemd-analyze come from the distribution; the others from the extra ``kit``.
+nginx, docker-compose, systemd-analyze, ip, tc and nft come from the distribution; the others from the extra ``kit``.
+
+What is installed may still not be allowed: a container often may make no network. That is a *right*, found out by
+trying. A test can need one as it needs a tool; no installation mends its absence, so that ``--require-tools`` does not
+ask for it, and it is said all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from support import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,17 +40,31 @@ TOOLS: Final = {
     "nginx": _program("nginx"),
     "docker-compose": _program("docker-compose"),
     "systemd-analyze": _program("systemd-analyze"),
+    "ip": _program("ip"),
+    "tc": _program("tc"),
+    "nft": _program("nft"),
     "hadolint": _program("hadolint"),
     "helm": _package("helm_python"),
     "kubernetes-validate": _package("kubernetes_validate"),
 }
 
 
+RIGHTS: Final = {
+    "network namespaces": namespaces.why_not,
+    "slow network links": namespaces.why_not_slow,
+}
+
+
 def is_here(name: str) -> bool:
-    """Return whether a tool of :data:`TOOLS` is here; any other name is a slip of the test."""
-    return TOOLS[name]()
+    """Return whether a tool or a right is here; any name but theirs is a slip of the test."""
+    return RIGHTS[name]() is None if name in RIGHTS else TOOLS[name]()
 
 
 def missing() -> list[str]:
-    """Return what is not here."""
+    """Return which tools are not here."""
     return [name for name in TOOLS if not is_here(name)]
+
+
+def not_allowed() -> dict[str, str]:
+    """Return which rights this user does not have, and the first word that said so."""
+    return {name: why for name, try_it in RIGHTS.items() if (why := try_it()) is not None}

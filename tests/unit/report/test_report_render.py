@@ -198,7 +198,8 @@ def test_headline(model: ReportModel, bare: ReportModel) -> None:
     assert said.startswith("A variational autoencoder for tables was trained on a test table")
     assert "simulated on one machine" in said
     assert "Purpose: research." in said
-    assert summary(bare).startswith("A own-model model was trained on a table.")
+    assert summary(bare).startswith("A own-model model was to be trained on a table.")
+    assert summary(replace(bare, rounds_done=1)).startswith("A own-model model was trained on a table.")
     found = {tile.label: tile.value for tile in tiles(model)}
     assert found["Sites"] == "4 of 4"
     assert found["Rounds"] == "6 of 6"
@@ -209,7 +210,10 @@ def test_headline(model: ReportModel, bare: ReportModel) -> None:
 def test_banners(model: ReportModel, bare: ReportModel) -> None:
     assert [b.tone for b in banners(model)] == ["info"]
     assert [b.tone for b in banners(bare)] == ["warn"]
-    assert "Round 0 of 10" in banners(bare)[0].text
+    assert banners(bare)[0].text == "No round was finished, so there is no model."
+    begun = banners(replace(bare, rounds_done=3))[0].text
+    assert "Round 3 of 10 was the last." in begun
+    assert "last good model" in begun
     exposed = replace(bare, about=replace(bare.about, private=False, why_not="Seeded noise."))
     assert [b.tone for b in banners(exposed)] == ["danger", "warn"]
     assert "Seeded noise." in banners(exposed)[0].text

@@ -71,6 +71,15 @@ def test_many_rounds_share_a_column_and_a_refusal_still_shows(
     assert "5 rounds" in figure.caption
 
 
+def test_before_the_first_round_nobody_took_part_and_nobody_refused(bare: ReportModel) -> None:
+    found = replace(bare, participation=(SiteRounds("a", None, ()), SiteRounds("b", None, ())))
+    assert sites.participation(found) is None
+    assert sites.refusals(found) is None
+    tried = replace(bare, participation=(SiteRounds("a", None, ("late",)),))  # asked, and not saved
+    assert sites.participation(tried) is not None
+    assert sites.refusals(tried) is not None
+
+
 def test_many_sites_show_those_that_took_part_least(bare: ReportModel) -> None:
     roster = tuple(SiteRounds(f"s{i:03d}", None, ("late" if i == 77 else "took-part",)) for i in range(100))
     section = sites.participation(replace(bare, rounds_done=1, participation=roster))
