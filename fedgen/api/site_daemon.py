@@ -67,10 +67,10 @@ def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Li
         IntegrityError: As there.
         Refused: As there.
     """
-    os.umask(0o077)
     keep_memory()
     home = SiteHome(root.resolve())
     with ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o077))
         lock = stack.enter_context(serving_alone(home))
         spec = home.spec()
         check_reach(spec, home)

@@ -331,8 +331,13 @@ def test_a_socket_in_the_home_is_refused_where_others_have_to_reach_it(
     write_file(home, relay_users=[4711])
     with pytest.raises(ConfigError, match=r"lies in the home.*name one in a folder that both users reach"):
         check_reach(home.spec(), home)
-    with pytest.raises(ConfigError, match="lies in the home"):
-        serve(home.root)
+    before = os.umask(0o022)
+    try:
+        with pytest.raises(ConfigError, match="lies in the home"):
+            serve(home.root)
+        assert os.umask(0o022) == 0o022, "it left its own umask behind"
+    finally:
+        os.umask(before)
     write_file(home, relay_users=[4711], socket=str(tmp_path / "door" / "s"))
     check_reach(home.spec(), home)
 
