@@ -297,7 +297,9 @@ def _through_fsspec(protocol: str, rest: str) -> Store:
         raise MissingExtra("objects", needed_for=f"an fsspec+{protocol}:// source") from None
     shown = f"{FSSPEC}{protocol}://"
     host = rest.partition("/")[0]
-    if "@" in host or (":" in host and "@" in rest):  # what stands behind a colon is a password with a slash in it
+    if "@" in host or (
+        ":" in host and "@" in rest
+    ):  # what stands behind a colon is a password with a slash in it
         hint = "they belong in fsspec's configuration, ~/.config/fsspec"
         raise ConfigError("an address of a store holds no credentials", where=shown, hint=hint)
     if not _PROTOCOL.fullmatch(protocol) or not _HOST.fullmatch(host) or "::" in rest or "?" in rest:
