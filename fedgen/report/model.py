@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 Outcome = Literal["completed", "budget", "quorum", "interrupted"]
 TOOK_PART: Final = "took-part"
 ABSENT: Final = "absent"
+_SILENT: Final = frozenset({ABSENT, Code.LATE.value, Code.DROPPED.value})
 _DRAWABLE: Final = 1e300
 CELLS: Final = frozenset({TOOK_PART, ABSENT, *(code.value for code in Code)})
+
+
+def said_no(cell: str) -> bool:
+    """Return whether a cell is a site's own no: neither taking part nor silence, for which nobody may be at fault."""
+    return cell != TOOK_PART and cell not in _SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class SiteRounds:
     Attributes:
         site: Its name in the roster.
         declared_rows: The public size in the roster, or None.
-        cells: One per round tried: ``"took-part"``, ``"absent"`` or a refusal code.
+        cells: One per round tried: ``"took-part"``, ``"absent"`` or a code; see :func:`said_no`.
     """
 
     site: str

@@ -84,7 +84,7 @@ def summary(model: ReportModel) -> str:
     """Return what was done, in two sentences."""
     about = model.about
     what = words.MODELS.get(about.model, f"A {about.model} model")
-    simulated = ", simulated on one machine" if about.simulated else ""
+    simulated = ", simulated on one machine" if about.simulated else ", at deployed sites"
     purpose = f" Purpose: {about.purpose}." if about.purpose else ""
     trained = "was trained" if model.rounds_done else "was to be trained"
     return f"{what} {trained} on {about.data}{simulated}. No record left its site.{purpose}"

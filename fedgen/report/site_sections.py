@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fedgen.report import words
 from fedgen.report.charts import legend, meter
 from fedgen.report.grids import Cell, status_grid
-from fedgen.report.model import ABSENT, TOOK_PART
+from fedgen.report.model import ABSENT, TOOK_PART, said_no
 from fedgen.report.svg import element
 from fedgen.report.views import Figure, Section, Table, Text
 
@@ -80,24 +80,39 @@ def participation(model: ReportModel) -> Section | None:
 
 
 def refusals(model: ReportModel) -> Section | None:
-    """Return refusals by reason, or None without a roster or before any round: nobody can refuse what was not asked."""
+    """Return refusals and silence by reason, or None before any round: nobody can refuse what was not asked."""
     if not model.participation or not _rounds(model):
         return None
     lead = (
         "A site may say no at any time, and a refusal is a result, not a fault. Only a code leaves the site, "
         "never anything that could describe a record."
     )
+    no = _by_reason(
+        model, "Refusals", {cell for site in model.participation for cell in site.cells if said_no(cell)}
+    )
+    silent = _by_reason(
+        model,
+        "No answer",
+        {cell for site in model.participation for cell in site.cells if not said_no(cell)}
+        - {TOOK_PART, ABSENT},
+    )
+    first: Block = no or Text("No site refused in any round.")
+    return Section("refusals", "Refusals by reason", lead, (first, silent) if silent else (first,))
+
+
+def _by_reason(model: ReportModel, heading: str, codes: set[str]) -> Table | None:
+    """Return how often each of some codes came, from whom and when; None if none did."""
     times: Counter[str] = Counter()
     sites: dict[str, set[str]] = {}
     rounds: dict[str, list[int]] = {}
     for site in model.participation:
         for number, cell in enumerate(site.cells, start=1):
-            if cell not in (TOOK_PART, ABSENT):
+            if cell in codes:
                 times[cell] += 1
                 sites.setdefault(cell, set()).add(site.site)
                 rounds.setdefault(cell, []).append(number)
     if not times:
-        return Section("refusals", "Refusals by reason", lead, (Text("No site refused in any round."),))
+        return None
     most = max(times.values())
     rows = tuple(
         (
@@ -109,8 +124,7 @@ def refusals(model: ReportModel) -> Section | None:
         )
         for code, count in sorted(times.items(), key=lambda item: (-item[1], item[0]))
     )
-    table = Table("Refusals", ("Reason", "Times", "", "Sites", "Rounds"), rows, numeric=(1,))
-    return Section("refusals", "Refusals by reason", lead, (table,))
+    return Table(heading, ("Reason", "Times", "", "Sites", "Rounds"), rows, numeric=(1,))
 
 
 def consent(model: ReportModel) -> Section | None:
@@ -183,7 +197,7 @@ def _cell(cells: Sequence[str], start: int, size: int) -> Cell:
         f"{'took part' if cell == TOOK_PART else cell}{f' x{n}' if size > 1 else ''}"
         for cell, n in Counter(group).items()
     )
-    kinds = {cell if cell in (TOOK_PART, ABSENT) else "refused" for cell in group}
+    kinds = {"refused" if said_no(cell) else TOOK_PART if cell == TOOK_PART else ABSENT for cell in group}
     kind = next(k for k in ("refused", ABSENT, TOOK_PART) if k in kinds)
     span = f"round {start + 1}" if size == 1 else f"rounds {start + 1} to {start + len(group)}"
     return Cell(kind, f"{span}: {said}")
@@ -191,9 +205,9 @@ def _cell(cells: Sequence[str], start: int, size: int) -> Cell:
 
 def _site_row(site: SiteRounds) -> tuple[str, ...]:
     """Return one line of the participation table."""
-    took, absent = site.cells.count(TOOK_PART), site.cells.count(ABSENT)
+    took, refused = site.cells.count(TOOK_PART), sum(map(said_no, site.cells))
     size = words.NOTHING if site.declared_rows is None else f"{site.declared_rows:,}"
-    return site.site, size, str(took), str(len(site.cells) - took - absent), str(absent)
+    return site.site, size, str(took), str(refused), str(len(site.cells) - took - refused)
 
 
 def _lowest(bucket: str) -> int:

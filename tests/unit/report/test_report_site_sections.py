@@ -44,7 +44,7 @@ def test_participation_counts_every_round(model: ReportModel) -> None:
     rows = _tables(sites.participation(model))[0].rows
     assert rows[0] == ("ash", "250", "6", "0", "0")
     assert rows[1] == ("birch", "250", "5", "0", "1")
-    assert rows[2] == ("cedar", "250", "3", "3", "0")
+    assert rows[2] == ("cedar", "250", "3", "2", "1")  # late is silence, not a no
 
 
 def test_participation_grid_has_a_cell_per_site_and_round(
@@ -52,22 +52,22 @@ def test_participation_grid_has_a_cell_per_site_and_round(
 ) -> None:
     kinds = _classes(_figures(sites.participation(model))[0], parse)
     assert len(kinds) == 24
-    assert kinds.count("refused") == 3
-    assert kinds.count("absent") == 1
+    assert kinds.count("refused") == 2
+    assert kinds.count("absent") == 2
 
 
 def test_many_rounds_share_a_column_and_a_refusal_still_shows(
     bare: ReportModel, parse: Callable[..., Any]
 ) -> None:
     cells = ["took-part"] * 300
-    cells[151] = "late"
+    cells[151] = "consent"
     cells[10] = "absent"
     found = replace(bare, rounds_done=300, participation=(SiteRounds("a", None, tuple(cells)),))
     figure = _figures(sites.participation(found))[0]
     kinds = _classes(figure, parse)
     assert len(kinds) == sites.MAX_COLUMNS
     assert (kinds.count("refused"), kinds.count("absent")) == (1, 1)
-    assert "took part x4, late x1" in figure.drawing
+    assert "took part x4, consent x1" in figure.drawing
     assert "5 rounds" in figure.caption
 
 
@@ -93,15 +93,23 @@ def test_many_sites_show_those_that_took_part_least(bare: ReportModel) -> None:
 
 def test_rounds_that_were_tried_and_not_saved_are_drawn(bare: ReportModel, parse: Callable[..., Any]) -> None:
     found = replace(bare, rounds_done=1, participation=(SiteRounds("a", None, ("took-part", "dropped")),))
-    assert _classes(_figures(sites.participation(found))[0], parse) == ["took-part", "refused"]
+    assert _classes(_figures(sites.participation(found))[0], parse) == ["took-part", "absent"]
 
 
 def test_refusals_are_grouped_by_reason(model: ReportModel) -> None:
-    rows = _tables(sites.refusals(model))[0].rows
-    assert [row[0].split("</span>")[0] for row in rows] == ["<span>cohort-too-small", "<span>late"]
-    assert rows[0][1] == "2"
-    assert rows[0][3:] == ("cedar", "5 to 6")
-    assert rows[1][3:] == ("cedar", "2")
+    no, silent = _tables(sites.refusals(model))
+    assert (no.caption, silent.caption) == ("Refusals", "No answer")
+    assert [row[0].split("</span>")[0] for row in no.rows] == ["<span>cohort-too-small"]
+    assert (no.rows[0][1], no.rows[0][3:]) == ("2", ("cedar", "5 to 6"))
+    assert [row[0].split("</span>")[0] for row in silent.rows] == ["<span>late"]
+    assert silent.rows[0][3:] == ("cedar", "2")
+
+
+def test_a_site_that_was_only_late_is_not_said_to_have_refused(bare: ReportModel) -> None:
+    section = sites.refusals(replace(bare, participation=(SiteRounds("a", None, ("late", "absent")),)))
+    assert section is not None
+    assert section.blocks[0] == Text("No site refused in any round.")
+    assert [table.caption for table in _tables(section)] == ["No answer"]
 
 
 def test_no_refusal_is_said(bare: ReportModel) -> None:
