@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ME = os.getuid()
-QUICK = Limits(request=1000, connections=3, rate=1e6, burst=10**6, head_s=0.3, body_s=0.3, write_s=0.5)
+QUICK = Limits(request=1000, connections=3, rate=1e6, burst=10**6, head_s=1.0, body_s=1.0, write_s=2.0)
 
 
 @pytest.fixture
