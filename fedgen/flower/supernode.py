@@ -2,19 +2,21 @@
 
 ``python -m fedgen.flower.supernode [ARGUMENT...]``, with the arguments of ``flower-supernode``.
 
-Flower 1.41 leaves two ways to a node that runs and does nothing. What the server answers with a 500 (a full disk, say)
-is raised out of the main thread, while the thread that serves the node's own API keeps the process alive. And the
-SuperExec, which starts the app for each message, is started once and never looked at again.
+Flower 1.41 leaves three ways to a node that runs and is of no use. What the server answers with a 500 (a full disk,
+say) is raised out of the main thread, while the thread that serves the node's own API keeps the process alive. The
+SuperExec, which starts the app for each message, is started once and never looked at again. And a message whose run
+ends while it is pulled is ignored, but its reply is still made: from then on each reply is sent one message too late.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,40 @@ MODULE: Final = "fedgen.flower.supernode"
 _LOOK_S: Final = 1.0
 _LEAVE_S: Final = 10.0
 _FAILED: Final = 1
+
+
+class OutOfStep(Exception):
+    """A message was taken in and ignored: replies would come one message too late."""
+
+
+def in_step(pull: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Return Flower's function that pulls a message, for which an ignored message is the end of the SuperNode.
+
+    Started again, it has forgotten what it was late with.
+
+    Args:
+        pull: Takes ``receive``, which returns a message or None, and others; returns the message's run, or None if
+            there was no message or it is ignored.
+
+    Raises:
+        OutOfStep: There was a message, and it is ignored.
+    """
+
+    def pulled(*, receive: Callable[[], object], **others: object) -> int | None:
+        got: list[object] = []
+
+        def receiving() -> object:
+            found = receive()
+            if found is not None:
+                got.append(found)
+            return found
+
+        run = pull(receive=receiving, **others)
+        if run is None and got:
+            raise OutOfStep
+        return run
+
+    return pulled
 
 
 def ends(
@@ -95,6 +131,8 @@ def main() -> None:
         time.sleep(_LEAVE_S)
         os._exit(_FAILED)
 
+    inner: Any = importlib.import_module("flwr.supernode.start_client_internal")
+    inner._pull_and_store_message = in_step(inner._pull_and_store_message)  # noqa: SLF001 - it has no other door
     threading.Thread(target=watch_children, args=(lost,), daemon=True).start()
     ends(flower_supernode, say)
 

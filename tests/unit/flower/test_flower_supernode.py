@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from fedgen.flower.supernode import watch_children
+from fedgen.flower.supernode import OutOfStep, in_step, watch_children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[3]
 TOLD = "canary-4711"
@@ -97,3 +102,31 @@ def test_children_that_are_waited_for_and_no_children_are_nobodys_loss() -> None
         watched.thread.join(0.3)
         assert watched.lost == []
         assert watched.thread.is_alive()
+
+
+def pulls(run: int | None) -> Callable[..., int | None]:
+    """Return what Flower's function does with a message: take it in, and return its run or ignore it."""
+
+    def pull(*, receive: Callable[[], object], **_others: object) -> int | None:
+        return None if receive() is None else run
+
+    return pull
+
+
+def test_a_message_that_was_taken_in_and_ignored_ends_the_node() -> None:
+    """Its reply would be sent in the place of the next one, and so on for ever."""
+    with pytest.raises(OutOfStep):
+        in_step(pulls(None))(receive=lambda: "a message", state=1)
+
+
+def test_a_message_that_is_worked_on_and_no_message_do_not() -> None:
+    assert in_step(pulls(7))(receive=lambda: "a message", state=1) == 7
+    assert in_step(pulls(7))(receive=lambda: None, state=1) is None
+
+
+def test_flowers_function_is_where_it_is_looked_for_and_takes_its_words() -> None:
+    inner = importlib.import_module("flwr.supernode.start_client_internal")
+    assert "receive" in inspect.signature(inner._pull_and_store_message).parameters
+    called = inspect.getsource(inner.start_client_internal)
+    assert "_pull_and_store_message(" in called
+    assert "receive=receive," in called  # by its name
