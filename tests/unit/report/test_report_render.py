@@ -199,7 +199,9 @@ def test_headline(model: ReportModel, bare: ReportModel) -> None:
     assert "simulated on one machine" in said
     assert "Purpose: research." in said
     assert summary(bare).startswith("A own-model model was to be trained on a table, at deployed sites.")
-    assert summary(replace(bare, rounds_done=1)).startswith("A own-model model was trained on a table, at deployed sites.")
+    assert summary(replace(bare, rounds_done=1)).startswith(
+        "A own-model model was trained on a table, at deployed sites."
+    )
     found = {tile.label: tile.value for tile in tiles(model)}
     assert found["Sites"] == "4 of 4"
     assert found["Rounds"] == "6 of 6"
