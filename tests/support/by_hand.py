@@ -263,9 +263,15 @@ class ByHand:
 
     def agree(self, study: Path, names: Sequence[str] | None = None) -> None:
         """Show a study to every site and have some owners say yes, before its first round."""
-        self.train(study, "--wait", 0)
-        assert self.trained() != 0
-        assert f"not-approved x{len(self.names)}" in self.said("train"), self.said("train")
+        deadline = time.monotonic() + PATIENCE_S
+        words: tuple[object, ...] = ("--wait", 0)
+        while True:  # a relay may be starting its node again just now
+            self.train(study, *words)
+            assert self.trained() != 0
+            if f"not-approved x{len(self.names)}" in self.said("train"):
+                break
+            assert time.monotonic() < deadline, self.said("train")
+            words = ("--wait", 0, "--resume")
         assert self.lines(study) == []
         self.approve(study, names)
 
