@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MODULE: Final = "fedgen.flower.supernode"
 _LOOK_S: Final = 1.0
+_SENT_S: Final = 5.0
 _LEAVE_S: Final = 10.0
 _FAILED: Final = 1
 
@@ -127,6 +128,7 @@ def main() -> None:
 
     def lost(number: int) -> None:
         say(f"the SuperNode has lost its SuperExec (process {number})")
+        time.sleep(_SENT_S)  # a reply that is on its way arrives whole: half of one would hold the coordinator up
         os.kill(os.getpid(), signal.SIGTERM)  # it then takes its leave, and is let in again at once
         time.sleep(_LEAVE_S)
         os._exit(_FAILED)
