@@ -353,7 +353,9 @@ def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
     assert len(world.lines(study)) < rounds, "the study was over before the last kill"
     world.kill("train")
     world.kill("server")  # and with it everything that it watches over, the proxy's workers among them
-    for number in world.running("flwr-serverapp"):  # as when the machine dies: told to end, it would say so afterwards
+    for number in world.running(
+        "flwr-serverapp"
+    ):  # as when the machine dies: told to end, it would say so afterwards
         os.kill(number, signal.SIGKILL)
     until(lambda: not world.running("nginx"), "the proxy to end", 30.0)
     world.server_up()
