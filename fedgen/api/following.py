@@ -114,7 +114,11 @@ class Following:
                 raise ConfigError("the run is gone from the state", hint="restore the state")
             self._sync()
             self._show_roll(row)
-            if row.outcome is not None:
+            if row.outcome == "interrupted" and self._number is None:
+                self._store.reopen(
+                    self._run
+                )  # the last word of a ServerApp from before, that was ending still
+            elif row.outcome is not None:
                 return row
             self._keep_alive()
             time.sleep(_LOOK_S)

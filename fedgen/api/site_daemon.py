@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from fedgen._signals import ENDING, heard
 from fedgen.api.serving import check_reach, composed, serving_alone, socket_of, tell_supervisor, users_of
 from fedgen.crypto.envelope import peek
 from fedgen.crypto.undumped import keep_memory
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fedgen.site.monitor import Site
 
 _PART: Final = "site"
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = (*ENDING, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def serve(root: Path, *, ready: Callable[[Path], None] | None = None, limits: Li
             watcher=watching,
         )
         daemon.listen()
-        stack.enter_context(_stopped_by_signals(daemon.stop))
+        stack.enter_context(heard(daemon.stop, _SIGNALS))
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         stack.callback(os.ftruncate, lock, 0)
@@ -178,14 +179,3 @@ def _watched(spec: SiteSpec) -> Iterator[Watching]:
                 start(observe.address, probes, meters, beyond_loopback=observe.beyond_loopback)
             )
         yield watching
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGHUP stop the daemon, for the length of the block."""
-    before = {number: signal.signal(number, lambda *_: stop()) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

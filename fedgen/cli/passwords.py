@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from fedgen.cli.output import say
 from fedgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ def warn_of_passwords(arguments: Sequence[str]) -> None:
     from fedgen.config.password import has_password
 
     if any(has_password(it) for it in arguments):
+        from fedgen.cli.output import say
+
         say(
             "fedgen: warning: there is a password on this command line, where everybody on this machine can read it "
             "and the shell keeps it: leave it out, and use PGPASSFILE"

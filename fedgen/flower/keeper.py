@@ -2,19 +2,19 @@
 
 ``python -m fedgen.flower.keeper NAME PROGRAM [ARGUMENT...]``
 
-It loads Python's own library and :mod:`fedgen.flower.children`, and nothing else of fedgen or Flower: 13 MB, where the
-command line that prepared everything takes 59.
+It loads Python's own library, :mod:`fedgen.flower.children` and a few lines below it, and nothing else of fedgen or
+Flower: 13 MB, where the command line that prepared everything takes 59.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fedgen._signals import heard
 from fedgen.flower.children import Child, Kept
 
 if TYPE_CHECKING:
@@ -36,18 +36,14 @@ def keep(child: Child, said: Callable[[str], None]) -> None:
         said: Hears one line for each start and end.
     """
     told = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
     kept = Kept(child, lambda what, whom: said(_line(what, whom, kept)))
-    try:
-        while not told.is_set():
-            kept.look()
-            told.wait(_LOOK_S)
-    finally:
-        kept.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with heard(told.set):
+        try:
+            while not told.is_set():
+                kept.look()
+                told.wait(_LOOK_S)
+        finally:
+            kept.stop()
     said(f"{child.name} stopped")
 
 

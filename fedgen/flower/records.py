@@ -12,7 +12,7 @@ from fedgen.errors import Code, IntegrityError
 STYPE: Final = "x-fedgen/envelope"
 _RECORD: Final = "fedgen"
 _ARRAY: Final = "envelope"
-_LIMIT: Final = 2**30 + 2**23  # body and two headers of fedgen.messages, which a relay does not load
+MOST_BYTES: Final = 2**30 + 2**23  # body and two headers of fedgen.messages, which a relay does not load
 
 
 def to_record(envelope: bytes) -> RecordDict:
@@ -36,7 +36,7 @@ def from_record(record: RecordDict) -> bytes:
     array = arrays[_RECORD][_ARRAY]
     if array.stype != STYPE or tuple(array.shape) != (len(array.data),):
         raise IntegrityError("a Flower array that is not an envelope", code=Code.MALFORMED)
-    if len(array.data) > _LIMIT:
+    if len(array.data) > MOST_BYTES:
         raise IntegrityError("an envelope over the size limit", code=Code.TOO_LARGE)
     return bytes(array.data)
 

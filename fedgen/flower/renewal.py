@@ -105,8 +105,7 @@ class Renewal:
         self._failed, self._authority = "", authority
         if another:
             for kept in reversed(self._kept):
-                self._said("ended", kept.child.name)
-                kept.stop()  # its supervisor starts it again
+                kept.again()
         elif self._proxy is not None:
             self._show(ours, self._proxy)
 

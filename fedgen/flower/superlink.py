@@ -2,17 +2,19 @@
 
 Flower's own ``send_and_receive`` pushes every message before it looks for the first reply, sleeps three seconds
 between two looks, and keeps all replies; an error that the SuperLink itself reports (a node that is gone, a message
-that expired) bears the SuperLink's number instead of the node's.
+that expired) bears the SuperLink's number instead of the node's. How a reply is taken is in
+:mod:`fedgen.flower.replies`.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import TYPE_CHECKING, Final
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
 from flwr.serverapp import Grid
+
+from fedgen.flower.replies import Replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
     from flwr.supercore.run import Run
 
+    from fedgen.flower.replies import Link
+
 POLL_S: Final = 0.15
-_PULLED: Final = 8  # replies asked for in one request: memory must not grow with the number of sites
 
 
 class SuperLinkGrid(Grid):
     """Carries messages over another grid, Flower's own, without its waits.
 
     Guarantees:
-        - Messages are made one at a time, each when it is pushed; replies are handed on as they come, a few at a time.
+        - Messages are made one at a time, each when it is pushed; replies are handed on as they come, one at a time.
+        - A node that sends a part of a reply, or nonsense, costs nobody else anything.
         - A reply, or an error, bears the number of the node that was asked.
         - A reply that comes after the deadline is never handed on, nor one nobody waits for; of a node's two replies
           to one message, the first counts.
@@ -51,7 +55,8 @@ class SuperLinkGrid(Grid):
     ) -> None:
         self._inner = inner
         self._poll_s, self._clock, self._sleep = poll_s, clock, sleep
-        self._late: list[str] = []
+        self._late: dict[str, None] = {}
+        self._replies: Replies | None = None
 
     @property
     def run(self) -> Run:
@@ -99,34 +104,29 @@ class SuperLinkGrid(Grid):
                         waiting[name] = node
             while waiting and not self._is_over(deadline):
                 came = False
-                for names in _in_parts(list(waiting)):
-                    for reply in self._inner.pull_messages(names):
-                        node_asked = waiting.pop(reply.metadata.reply_to_message_id, None)
-                        if node_asked is None or self._is_over(deadline):
-                            continue
-                        came = True
-                        reply.metadata.__dict__["_src_node_id"] = node_asked
-                        yield reply
+                for name, reply in self._looker().look(waiting):
+                    if self._is_over(deadline):
+                        break
+                    came = True
+                    reply.metadata.__dict__["_src_node_id"] = waiting.pop(name)
+                    yield reply
                 if waiting and not came:
                     self._sleep(self._poll_s)
         finally:
             self._forget_late()
-            self._late += waiting
+            self._late |= dict.fromkeys(waiting)
 
     def _is_over(self, deadline: float | None) -> bool:
         return deadline is not None and self._clock() >= deadline
 
     def _forget_late(self) -> None:
         """Take what came too late off the SuperLink, so that sealed updates do not pile up in its database."""
-        for names in _in_parts(self._late):
-            for reply in self._inner.pull_messages(names):
-                name = reply.metadata.reply_to_message_id
-                if name in self._late:
-                    self._late.remove(name)
+        for name, _ in self._looker().look(self._late):
+            del self._late[name]
 
-
-def _in_parts(names: list[str]) -> Iterator[list[str]]:
-    """Yield the names a few at a time."""
-    rest = iter(names)
-    while part := list(itertools.islice(rest, _PULLED)):
-        yield part
+    def _looker(self) -> Replies:
+        """Return what looks for replies; it is made when there is a run, and then knows what is half there."""
+        if self._replies is None:
+            link: Link = self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
+            self._replies = Replies(link, self._inner.run.run_id, self._clock)
+        return self._replies

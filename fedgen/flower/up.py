@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from fedgen._signals import heard
 from fedgen.config.proxy import Proxy, nginx_configuration
 from fedgen.enrolment.authority import renew, renew_inner
 from fedgen.enrolment.documents import instant
@@ -34,7 +35,6 @@ from fedgen.runs.lock import locked
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import FrameType
 
     from fedgen.enrolment.server_home import ServerHome
 
@@ -82,23 +82,21 @@ class ServerUp:
             ConfigError: Another supervisor runs here, or a program is missing.
             IntegrityError: The authority is damaged or has expired.
         """
-        before = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            with locked(
-                self._home.flower, held="another `fedgen server up` serves this home", hint="stop it first"
-            ):
-                self._renew()
-                while not self._stopping:
-                    self._look()
-                    time.sleep(_LOOK_S)
-        finally:
-            for kept in reversed(self._kept):
-                kept.stop()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._said("stopped", "server")
+        with heard(self._on_signal):
+            try:
+                with locked(
+                    self._home.flower,
+                    held="another `fedgen server up` serves this home",
+                    hint="stop it first",
+                ):
+                    self._renew()
+                    while not self._stopping:
+                        self._look()
+                        time.sleep(_LOOK_S)
+            finally:
+                for kept in reversed(self._kept):
+                    kept.stop()
+                self._said("stopped", "server")
 
     def _renew(self) -> None:
         """Make the server certificate again if it ends soon or the address is another; sites need not hear of it."""
@@ -108,7 +106,7 @@ class ServerUp:
                 self._said("renewed", "certificate")
             renew_inner(self._home, now)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self) -> None:
         self._stopping = True
 
     def _look(self) -> None:

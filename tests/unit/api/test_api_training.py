@@ -20,7 +20,7 @@ from fedgen.coordinator.progress import Progress
 from fedgen.coordinator.state.hold import held
 from fedgen.coordinator.state.store import StateStore
 from fedgen.errors import BudgetExhausted, ConfigError, FedgenError, Interrupted, QuorumLost
-from fedgen.events import RoundFinished, SiteRefused
+from fedgen.events import RoundFinished, SiteRefused, StudyStarted
 from fedgen.flower.control import Control
 from fedgen.runs.folder import RunFolder, claim
 from fedgen.runs.journal import RoundLine
@@ -224,6 +224,24 @@ def test_a_folder_that_was_lost_is_made_again_from_the_state(trial: Trial) -> No
     assert done.record.rounds_done == 3
     assert len((done.path / "metrics.jsonl").read_text().splitlines()) == 3
     assert [event.round for event in events if isinstance(event, RoundFinished)] == [2, 3]
+
+
+def test_the_last_word_of_a_serverapp_from_before_does_not_end_the_next_one(trial: Trial) -> None:
+    study, home, script = trial
+    script(["rounds:1", "interrupt"])
+    with pytest.raises(Interrupted):
+        train(study, server=home.root)
+    link = script(["rounds:2"])
+
+    def the_other_ends(event: object) -> None:
+        if isinstance(event, StudyStarted):  # the next `train` follows the run already
+            with StateStore.open(home.state_url) as store:
+                (row,) = store.runs(event.study_hash)
+                with held(store, row.run, header=progress_header(prepare(study).resolved)) as mine:
+                    mine.finish("interrupted")
+
+    done = train(study, server=home.root, resume=True, listener=the_other_ends)
+    assert (done.record.outcome, done.record.rounds_done, len(link.started)) == ("completed", ROUNDS, 1)
 
 
 def test_a_folder_whose_run_the_state_does_not_know_is_not_touched(trial: Trial, tmp_path: Path) -> None:

@@ -91,7 +91,10 @@ def test_it_loads_nothing_but_the_standard_library_and_itself() -> None:
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout.splitlines()
-    assert said == ["fedgen", "fedgen fedgen.flower fedgen.flower.children fedgen.flower.keeper"]
+    assert said == [
+        "fedgen",
+        "fedgen fedgen._signals fedgen.flower fedgen.flower.children fedgen.flower.keeper",
+    ]
 
 
 def test_the_signals_of_the_one_who_keeps_are_given_back(tmp_path: Path) -> None:

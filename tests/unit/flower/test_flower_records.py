@@ -66,7 +66,7 @@ def test_a_foreign_record_is_malformed(kind: str) -> None:
 
 
 def test_an_envelope_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "_LIMIT", 10)
+    monkeypatch.setattr(records_module, "MOST_BYTES", 10)
     assert from_record(to_record(b"x" * 10)) == b"x" * 10
     assert _code(to_record(b"x" * 11)) is Code.TOO_LARGE
 
@@ -74,7 +74,7 @@ def test_an_envelope_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_the_limit_lets_the_largest_message_through() -> None:
     from fedgen.crypto.header import MAX_FRAME
 
-    assert MAX_FRAME < records_module._LIMIT < 2 * MAX_FRAME
+    assert MAX_FRAME < records_module.MOST_BYTES < 2 * MAX_FRAME
 
 
 def test_a_copied_shell_shares_the_bytes_and_nothing_that_can_be_edited() -> None:

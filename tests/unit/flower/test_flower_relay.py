@@ -16,7 +16,7 @@ from support.site_homes import short_folder
 
 import fedgen.flower.relay as relay_module
 from fedgen.errors import Code
-from fedgen.flower.records import _LIMIT, from_record, to_record
+from fedgen.flower.records import MOST_BYTES, from_record, to_record
 from fedgen.flower.relay import relay_app
 from fedgen.messages import MAX_BODY, MAX_HEADER
 from fedgen.site import frames
@@ -160,5 +160,5 @@ def test_the_apps_process_loads_next_to_nothing_of_fedgen() -> None:
 
 
 def test_the_limit_that_the_relay_does_not_load_is_that_of_the_messages() -> None:
-    assert _LIMIT == MAX_BODY + 2 * MAX_HEADER
-    assert frames.MAX_ANSWER == _LIMIT
+    assert MOST_BYTES == MAX_BODY + 2 * MAX_HEADER
+    assert frames.MAX_ANSWER == MOST_BYTES

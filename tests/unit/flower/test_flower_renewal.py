@@ -22,7 +22,7 @@ from fedgen.flower.children import Child
 from fedgen.flower.renewal import Renewal, shown_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fedgen.crypto.certificates import Certificate
@@ -34,8 +34,8 @@ NOW = datetime.now(UTC)
 class Process:
     """Stands where a kept process does; it shows the certificate that was on the disk when it last looked."""
 
-    def __init__(self, name: str, home: ServerHome) -> None:
-        self.child = Child(name, [], {}, home.root)
+    def __init__(self, name: str, home: ServerHome, said: Callable[[str, str], None]) -> None:
+        self.child, self._said = Child(name, [], {}, home.root), said
         self._home, self.pid, self.stopped = home, None, 0
         self.begin()
 
@@ -43,7 +43,8 @@ class Process:
         self.pid = {"superlink": 101, "superexec": 102, "nginx": 103}[self.child.name]
         self.shows: Certificate | None = read_certificate(self._home.tls.certificate.read_bytes())
 
-    def stop(self) -> None:
+    def again(self) -> None:
+        self._said("ended", self.child.name)
         self.pid, self.shows = None, None
         self.stopped += 1
 
@@ -52,17 +53,20 @@ class World:
     def __init__(self, home: ServerHome, *, proxy: bool = True) -> None:
         self.home, self.said = home, list[tuple[str, str]]()
         self.signals = list[tuple[int, int]]()
-        self.kept = [Process("superlink", home), Process("superexec", home)]
-        self.nginx = Process("nginx", home) if proxy else None
+        self.kept = [Process(name, home, self.hear) for name in ("superlink", "superexec")]
+        self.nginx = Process("nginx", home, self.hear) if proxy else None
         self.kept += [self.nginx] if self.nginx else []
         self.clock = NOW
         self.renewal = Renewal(
             home,
             home.spec(),
-            lambda *words: self.said.append(words),
+            self.hear,
             self.kept,  # type: ignore[arg-type]
             self.nginx,  # type: ignore[arg-type]
         )
+
+    def hear(self, what: str, whom: str) -> None:
+        self.said.append((what, whom))
 
     def shown(self, address: str) -> Certificate | None:
         assert address == "0.0.0.0:8443"

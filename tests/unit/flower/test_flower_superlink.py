@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -15,13 +17,20 @@ from fedgen.errors import Code
 from fedgen.flower.records import to_record
 from fedgen.flower.superlink import POLL_S, SuperLinkGrid
 from fedgen.flower.transport import FlowerTransport
+from tests.unit.flower.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PullObjectResponse
+    from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
+
 
 class FakeLink(Grid):
-    """A SuperLink whose clock only moves when somebody sleeps; each node answers after so many seconds."""
+    """A SuperLink whose clock only moves when somebody sleeps; each node answers after so many seconds.
+
+    It keeps messages as Flower's does, in parts; :class:`fedgen.flower.replies.Link` is played by itself.
+    """
 
     def __init__(self, delays: dict[int, float | None]) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, SUPERLINK_NODE_ID, 1
@@ -30,6 +39,8 @@ class FakeLink(Grid):
         self.errors: set[int] = set()
         self.refuses: set[int] = set()
         self.pending: dict[str, tuple[float, Message]] = {}
+        self.parts = Parts()
+        self._runtime_client = self
         self.numbers = itertools.count(1)
         self.pulls: list[int] = []
         self.pushes: list[int] = []
@@ -84,11 +95,23 @@ class FakeLink(Grid):
         return reply
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        wanted = list(message_ids)
+        raise AssertionError("Flower's own waits for a reply of which a part is missing")
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 - Flower's
+        wanted = list(request.message_ids)
         self.pulls.append(len(wanted))
         ready = [name for name in wanted if name in self.pending and self.pending[name][0] <= self.now]
         replies = [self.pending.pop(name)[1] for name in ready]
-        return replies * 2 if self.double else replies
+        return self.parts.response(replies * 2 if self.double else replies)
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's
+        return self.parts.pull(request.object_id)
+
+    def ConfirmMessageReceived(  # noqa: N802 - Flower's
+        self, request: ConfirmMessageReceivedRequest
+    ) -> ConfirmMessageReceivedResponse:
+        self.parts.delete(request.message_object_id)
+        return ConfirmMessageReceivedResponse()
 
 
 def exchange(
@@ -161,6 +184,32 @@ def test_no_more_than_a_few_replies_are_pulled_at_once() -> None:
     assert max(link.pulls) <= 8
 
 
+def test_half_a_reply_costs_nobody_else_anything() -> None:
+    nodes = list(range(100, 140))
+    link, grid = made(dict.fromkeys(nodes, 0.0))
+    link.parts.keep_back = lambda reply: reply.metadata.src_node_id in {100, 103, 139}
+    answers = exchange(link, grid, nodes, timeout=5.0)
+    assert sorted(answers) == sorted(
+        (node, Code.LATE if node in {100, 103, 139} else b"to %d" % node) for node in nodes
+    )
+    assert [node for node, _ in answers[-3:]] == [100, 103, 139]
+    assert 5.0 <= link.now <= 5.0 + POLL_S
+
+
+def test_the_rest_of_a_reply_may_come_later_and_in_the_next_round_it_is_taken_off_the_link() -> None:
+    link, grid = made({11: 0.0, 12: 0.0})
+    link.parts.keep_back = lambda reply: reply.metadata.src_node_id == 11
+    link.parts.until = lambda: link.now >= 2.0
+    assert exchange(link, grid, [11, 12], timeout=10.0) == [(12, b"to 12"), (11, b"to 11")]
+    assert 2.0 <= link.now <= 5.0
+    link.parts.until = lambda: link.now >= 60.0
+    assert exchange(link, grid, [11, 12], timeout=5.0) == [(12, b"to 12"), (11, Code.LATE)]
+    link.now = 70.0
+    link.parts.keep_back = lambda _: False
+    assert exchange(link, grid, [11, 12], timeout=5.0) == [(11, b"to 11"), (12, b"to 12")]
+    assert link.parts.contents == {}
+
+
 def test_everything_else_is_flowers_own() -> None:
     link, grid = made({11: 0.0})
     assert list(grid.get_node_ids()) == [11]
@@ -169,5 +218,6 @@ def test_everything_else_is_flowers_own() -> None:
     assert link.my_run is run
     assert grid.run.run_id == 7
     message = Message(RecordDict(), dst_node_id=11, message_type="train")
-    names = list(grid.push_messages([message]))
-    assert [it.metadata.reply_to_message_id for it in grid.pull_messages(names)] == names
+    assert list(grid.push_messages([message])) == ["m1"]
+    with pytest.raises(AssertionError, match="waits"):
+        grid.pull_messages(["m1"])

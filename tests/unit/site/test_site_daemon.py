@@ -335,22 +335,22 @@ def test_nobody_there_is_said_and_waited_for(folder: Path) -> None:
 
 
 def test_an_answer_that_is_announced_too_long_is_not_read(folder: Path) -> None:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(folder / "s"))
-    listener.listen(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(folder / "s"))
+        listener.listen(1)
 
-    def lie() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(100)
-            connection.sendall(frames.HEAD.pack(frames.MAGIC, frames.MAX_ANSWER + 1))
+        def lie() -> None:
+            connection, _ = listener.accept()
+            with connection:  # the whole request is taken first: a hang-up before that is another error
+                until = time.monotonic() + 10
+                frames.receive_body(connection, frames.receive_head(connection, until=until), until=until)
+                connection.sendall(frames.HEAD.pack(frames.MAGIC, frames.MAX_ANSWER + 1))
 
-    liar = threading.Thread(target=lie)
-    liar.start()
-    with pytest.raises(frames.Broken, match="size"):
-        frames.ask(str(folder / "s"), b"x", timeout=10)
-    liar.join()
-    listener.close()
+        liar = threading.Thread(target=lie)
+        liar.start()
+        with pytest.raises(frames.Broken, match="size"):
+            frames.ask(str(folder / "s"), b"x", timeout=10)
+        liar.join()
 
 
 def test_a_group_that_is_not_the_daemons_is_named_and_nothing_is_left(
