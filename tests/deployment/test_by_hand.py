@@ -290,6 +290,21 @@ def test_a_cut_cable_costs_its_site_some_rounds_and_nobody_else_anything(world: 
     assert {line["missing"][NAMES[1]] for line in done if NAMES[1] in line["missing"]} <= {"late", "dropped"}
 
 
+def test_a_site_that_sends_half_of_each_reply_costs_nobody_else_anything(world: ByHand) -> None:
+    study = world.study("half", training={"rounds": 4, "timeout_s": 20.0, "quorum": 2})
+    world.agree(study)
+    world.train(study, "--resume")
+    asks(world, study)
+    with world.half_replies(NAMES[2]):
+        before = len(world.lines(study))
+        until(lambda: len(world.lines(study)) >= before + 2, "two rounds", 120.0)
+        done = world.lines(study)[before + 1 :]  # the one that was on its way may be as it would have been
+    assert world.trained() == 0, world.said("train")
+    assert all(sorted(line["sites"]) == [*NAMES[:2]] for line in done), done
+    assert "late" in {line["missing"][NAMES[2]] for line in done}, done
+    assert [line["round"] for line in world.lines(study)] == [1, 2, 3, 4]
+
+
 # -- trust: distributed -----------------------------------------------------------------------------
 
 
@@ -353,10 +368,6 @@ def test_kill_9_of_each_part_in_mid_round_loses_nothing(world: ByHand) -> None:
     assert len(world.lines(study)) < rounds, "the study was over before the last kill"
     world.kill("train")
     world.kill("server")  # and with it everything that it watches over, the proxy's workers among them
-    for number in world.running(
-        "flwr-serverapp"
-    ):  # as when the machine dies: told to end, it would say so afterwards
-        os.kill(number, signal.SIGKILL)
     until(lambda: not world.running("nginx"), "the proxy to end", 30.0)
     world.server_up()
     world.train(study, "--resume")

@@ -32,6 +32,8 @@ from support.studies import SCHEMA, people, write_rows, write_study
 from fedgen.api.prepare import prepare
 from fedgen.enrolment.server_home import ServerHome
 from fedgen.enrolment.site_home import SiteHome
+from fedgen.flower.keeper import MODULE as KEEPER
+from fedgen.flower.supernode import MODULE as SUPERNODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -219,6 +221,31 @@ class ByHand:
                 yield
             finally:
                 raw.execute("ALTER TABLE message_ins_away RENAME TO message_ins")
+
+    @contextmanager
+    def half_replies(self, name: str) -> Iterator[None]:
+        """Have a site's SuperNode send a part of each reply only, for the length of the block."""
+        kept = self.running(f"-m {SUPERNODE} --superlink 127.0.0.1:{self.cables[name].port}")
+        (number,) = {*kept} - {*self.running(f"-m {KEEPER}")}
+        told = Path(f"/proc/{number}")
+        words = (told / "cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        env = dict(it.split("=", 1) for it in (told / "environ").read_bytes().decode().split("\0") if it)
+        self.kill(f"relay-{name}", signal.SIGTERM)
+        script = str(ROOT / "tests" / "support" / "half_replies.py")
+        with self.log(f"half-{name}").open("ab") as log:
+            hostile = subprocess.Popen(
+                [sys.executable, script, *words[words.index(SUPERNODE) + 1 :]],
+                env=env,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield
+            assert hostile.poll() is None, self.said(f"half-{name}")
+        finally:
+            hostile.terminate()
+            hostile.wait(60)
+            self.relay_up(name)
 
     def relay_up(self, name: str) -> None:
         self.start(f"relay-{name}", "site", "relay", f"{name}-relay", "--port", free_port())
