@@ -201,9 +201,10 @@ def where_it_goes(messages: list[Message]) -> dict[str, float]:
 def ours(bench: Bench, rounds: int) -> dict[str, Any]:
     """Run the study; return the seconds of its rounds and of their training, and where the rest went."""
     study = bench.digits("digits", NAMES, rounds)
+    memory = Memory(bench)
     bench.train(study)
     bench.approve(study)
-    watch, memory = Watch(bench.home.superlink_db), Memory(bench)
+    watch = Watch(bench.home.superlink_db)
     watch.start()
     memory.start()
     if bench.trained(1200):
@@ -292,16 +293,17 @@ def peak_mb(process: int) -> float:
 
 
 class Memory(threading.Thread):
-    """Follows the peak of the process that coordinates."""
+    """Follows the peak of the process that coordinates; one that coordinated before and is ending does not count."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(daemon=True)
         self._bench, self.peak, self.ends = bench, 0.0, threading.Event()
+        self._before = {*bench.running("flwr-serverapp")}
 
     def run(self) -> None:
         """Look until told to stop."""
         while not self.ends.wait(0.25):
-            for process in self._bench.running("flwr-serverapp"):
+            for process in {*self._bench.running("flwr-serverapp")} - self._before:
                 with suppress(OSError, IndexError):
                     self.peak = max(self.peak, peak_mb(process))
 
@@ -310,8 +312,8 @@ def with_one_site(bench: Bench) -> float:
     """Return the peak of the coordinator's process over a study of a single site."""
     study = bench.digits("alone", NAMES[:1], 2)
     memory = Memory(bench)
-    memory.start()
     bench.train(study)
+    memory.start()
     bench.approve(study, NAMES[:1])
     if bench.trained(1200):
         raise SystemExit(f"fedgen train failed: {bench.said('train')[-800:]}")
