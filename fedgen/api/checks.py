@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 
 _MUCH: Final = 1.25
+_UNKNOWN_LEFT: Final = (
+    "what each site's budget has left is not known here: its owner sees it in `fedgen site approve`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Plan:
         }
 
 
-def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def check(study: str | Path, overrides: Sequence[str] = (), *, server: str | Path | None = None) -> Plan:
     """Validate and resolve a study, and return its plan; nothing is trained and nothing is spent.
 
     Guarantees:
@@ -117,22 +120,24 @@ def check(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
     Args:
         study: A study file, or the ``study.yaml`` of a run folder.
         overrides: ``a.b=c`` changes.
+        server: A coordinator's home; the plan is then that of ``train`` over the sites enrolled there, by the rows
+            that they declare. What their budgets have left, each site alone knows.
 
     Raises:
-        ConfigError: The study, its schema or its data is wrong.
+        ConfigError: The study, its schema or its data is wrong; a site is not enrolled.
         Refused: Documents are missing that the packs ask for; the hint says what to file.
         BudgetExhausted: The study does not fit under a ceiling; the hint says what would.
         IntegrityError: A ledger that the study shares cannot be read.
     """
-    plan = examine(study, overrides)
+    plan = examine(study, overrides, server=server)
     if plan.allowance is not None and not plan.allowance.fits:
         raise plan.allowance.refusal()
     return plan
 
 
-def examine(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def examine(study: str | Path, overrides: Sequence[str] = (), *, server: str | Path | None = None) -> Plan:
     """Return the plan of a study also where its data have too little left for it; else see :func:`check`."""
-    resolved, prepared = _resolved(study, overrides)
+    resolved, prepared = _resolved(study, overrides, server)
     plan = plan_of(resolved)
     if prepared is not None:
         refuse_missing_documents(prepared)
@@ -147,7 +152,7 @@ def examine(study: str | Path, overrides: Sequence[str] = ()) -> Plan:
         statements=statements_of(plan, spent, private=private),
         parameters=parameters,
         bytes_per_round=(4 * parameters if turn is None else turn.sent) * len(resolved.roster),
-        warnings=tuple(_warnings(resolved, plan)),
+        warnings=tuple(_warnings(resolved, plan) + ([] if server is None else [_UNKNOWN_LEFT])),
         allowance=None if prepared is None else allowance_of(prepared),
         traffic=turn,
     )
@@ -168,8 +173,10 @@ def resolved_of(path: str | Path, overrides: Sequence[str]) -> ResolvedStudy:
     return _resolved(path, overrides)[0]
 
 
-def _resolved(path: str | Path, overrides: Sequence[str]) -> tuple[ResolvedStudy, Prepared | None]:
-    """Return a resolved study, and what it was resolved against unless it stood in a run folder."""
+def _resolved(
+    path: str | Path, overrides: Sequence[str], server: str | Path | None = None
+) -> tuple[ResolvedStudy, Prepared | None]:
+    """Return a resolved study, and the rows that it was resolved against where it was."""
     from pathlib import Path
 
     text = Path(path).read_text(encoding="utf-8", errors="replace")[:4096] if Path(path).is_file() else ""
@@ -179,6 +186,13 @@ def _resolved(path: str | Path, overrides: Sequence[str]) -> tuple[ResolvedStudy
                 "a resolved study cannot be changed", where=path, hint="use your own study file"
             )
         return read_resolved(Path(path)), None
+    if server is not None:
+        from fedgen.api.training import prepare_deployed  # the coordinator's parts, late
+        from fedgen.enrolment.server_home import ServerHome
+
+        home = ServerHome(Path(server).absolute())
+        home.spec()  # else every site would be called unknown in a folder that is no home
+        return prepare_deployed(path, overrides, home).resolved, None
     prepared = prepare(path, overrides)
     return prepared.resolved, prepared
 

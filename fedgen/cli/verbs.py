@@ -53,13 +53,19 @@ def init(
 def check(
     study: StudyFile,
     set_: Changes = None,
+    server: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="HOME", help="A coordinator's home: plan for the sites enrolled there, as train does."
+        ),
+    ] = None,
     json_: Json = False,  # noqa: FBT002 - a command line flag
     debug: Debug = False,  # noqa: FBT002, ARG001 - read by the error path
 ) -> None:
     """Validate a study and print its plan: sites, noise, what may be spent, what still fits, rounds, bytes."""
     from fedgen.api.checks import examine
 
-    plan = examine(study, set_ or ())
+    plan = examine(study, set_ or (), server=server)
     emit(plan.to_json(), as_json=json_, text="" if json_ else _planned(plan))
     if not json_:
         for warning in plan.warnings:

@@ -67,7 +67,7 @@ class Walk(ByHand):
 
     def type(self, words: list[str]) -> None:
         """Type one line of the page, where it belongs."""
-        if words[0] in {"server", "train"} or words == ["doctor", "--home", "server"]:
+        if words[0] in {"server", "check", "train"} or words == ["doctor", "--home", "server"]:
             self._at("coordinator", words)
             return
         for name in SITES:
