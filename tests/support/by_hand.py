@@ -224,7 +224,7 @@ class ByHand:
 
     @contextmanager
     def half_replies(self, name: str) -> Iterator[None]:
-        """Have a site's SuperNode send a part of each reply only, for the length of the block."""
+        """Have a site's SuperNode send a part of each reply only; the block begins with the first such reply."""
         kept = self.running(f"-m {SUPERNODE} --superlink 127.0.0.1:{self.cables[name].port}")
         (number,) = {*kept} - {*self.running(f"-m {KEEPER}")}
         told = Path(f"/proc/{number}")
@@ -240,6 +240,7 @@ class ByHand:
                 stderr=log,
             )
         try:
+            until(lambda: "kept back" in self.said(f"half-{name}"), "half a reply", PATIENCE_S)
             yield
             assert hostile.poll() is None, self.said(f"half-{name}")
         finally:
