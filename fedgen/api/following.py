@@ -32,6 +32,10 @@ _STATUS_S: Final = 5.0
 _DEATHS: Final = 5  # of ServerApps in a row without a finished round
 _DOWN_S: Final = 300.0
 _STOP_S: Final = 20.0
+_OF_A_PROCESS: Final = {
+    "interrupted",
+    "failed",
+}  # outcomes that say how a ServerApp ended, and not how the study did
 
 
 class Following:
@@ -114,10 +118,9 @@ class Following:
                 raise ConfigError("the run is gone from the state", hint="restore the state")
             self._sync()
             self._show_roll(row)
-            if row.outcome == "interrupted" and self._number is None:
-                self._store.reopen(
-                    self._run
-                )  # the last word of a ServerApp from before, that was ending still
+            if row.outcome in _OF_A_PROCESS and self._number is None:
+                # The last word of a ServerApp from before, which was ending still: this run has one of its own to come.
+                self._store.reopen(self._run)
             elif row.outcome is not None:
                 return row
             self._keep_alive()

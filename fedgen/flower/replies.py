@@ -9,7 +9,7 @@ hostile, could so stop a run. Here a reply that is not whole waits alone, and on
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -77,7 +77,7 @@ class _Arriving:
     """
 
     root: str
-    parts: list[str] = field(default_factory=list)
+    parts: list[str]
     due: float = 0.0
     pause: float = _FIRST_PAUSE_S
 
@@ -100,7 +100,7 @@ class Replies:
 
     def __init__(self, link: Link, run: int, clock: Callable[[], float]) -> None:
         self._link, self._run, self._clock = link, run, clock
-        self._self = Node(node_id=SUPERLINK_NODE_ID)
+        self._asker = Node(node_id=SUPERLINK_NODE_ID)
         self._arriving: dict[str, _Arriving] = {}
 
     def look(self, names: Collection[str]) -> Iterator[tuple[str, Message]]:
@@ -140,7 +140,7 @@ class Replies:
             del self._arriving[name]
             self._link.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(
-                    node=self._self, run_id=self._run, message_object_id=arriving.root
+                    node=self._asker, run_id=self._run, message_object_id=arriving.root
                 )
             )
             yield name, message
@@ -157,7 +157,7 @@ class Replies:
         size = 0
         for part in arriving.parts:
             found = self._link.PullObject(
-                PullObjectRequest(node=self._self, run_id=self._run, object_id=part)
+                PullObjectRequest(node=self._asker, run_id=self._run, object_id=part)
             )
             if not found.object_found:
                 raise _Broken

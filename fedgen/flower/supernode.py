@@ -128,9 +128,7 @@ def main() -> None:
 
     def lost(number: int) -> None:
         say(f"the SuperNode has lost its SuperExec (process {number})")
-        time.sleep(
-            _SENT_S
-        )  # a reply that is on its way arrives whole: half of one would hold the coordinator up
+        time.sleep(_SENT_S)  # a reply that is on its way arrives whole, and its round counts
         os.kill(os.getpid(), signal.SIGTERM)  # it then takes its leave, and is let in again at once
         time.sleep(_LEAVE_S)
         os._exit(_FAILED)

@@ -226,7 +226,8 @@ def test_a_folder_that_was_lost_is_made_again_from_the_state(trial: Trial) -> No
     assert [event.round for event in events if isinstance(event, RoundFinished)] == [2, 3]
 
 
-def test_the_last_word_of_a_serverapp_from_before_does_not_end_the_next_one(trial: Trial) -> None:
+@pytest.mark.parametrize("word", ["interrupted", "failed"])
+def test_the_last_word_of_a_serverapp_from_before_does_not_end_the_next_one(trial: Trial, word: str) -> None:
     study, home, script = trial
     script(["rounds:1", "interrupt"])
     with pytest.raises(Interrupted):
@@ -238,7 +239,7 @@ def test_the_last_word_of_a_serverapp_from_before_does_not_end_the_next_one(tria
             with StateStore.open(home.state_url) as store:
                 (row,) = store.runs(event.study_hash)
                 with held(store, row.run, header=progress_header(prepare(study).resolved)) as mine:
-                    mine.finish("interrupted")
+                    mine.finish(word)
 
     done = train(study, server=home.root, resume=True, listener=the_other_ends)
     assert (done.record.outcome, done.record.rounds_done, len(link.started)) == ("completed", ROUNDS, 1)

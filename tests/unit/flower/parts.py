@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree, PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flwr.app import Message
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 
 
 class Parts:
@@ -52,8 +53,9 @@ class Parts:
             protos.append(message_to_proto(remove_content_from_message(reply)))
         return PullAppMessagesResponse(messages_list=protos, message_object_trees=trees)
 
-    def pull(self, name: str) -> PullObjectResponse:
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's
         """Return a part."""
+        name = request.object_id
         self.pulls.append(name)
         if name not in self.contents:
             return PullObjectResponse(object_found=False)
@@ -67,7 +69,10 @@ class Parts:
         """Take another tree for a reply's."""
         self._trees[name] = tree
 
-    def delete(self, name: str) -> None:
+    def ConfirmMessageReceived(  # noqa: N802 - Flower's
+        self, request: ConfirmMessageReceivedRequest
+    ) -> ConfirmMessageReceivedResponse:
         """Forget a reply."""
-        for part in iterate_object_tree(self._trees[name]):
+        for part in iterate_object_tree(self._trees[request.message_object_id]):
             self.contents.pop(part.object_id, None)
+        return ConfirmMessageReceivedResponse()

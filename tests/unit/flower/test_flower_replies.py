@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_head_values_from_object_content,
@@ -31,7 +31,6 @@ from fedgen.flower.transport import _answer
 from tests.unit.flower.parts import Parts
 
 if TYPE_CHECKING:
-    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PullObjectResponse
     from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
 SAFE = "m-of-another"
@@ -46,21 +45,18 @@ class FakeLink:
     parts: Parts = field(default_factory=Parts)
     asked: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.PullObject, self.ConfirmMessageReceived = (
+            self.parts.PullObject,
+            self.parts.ConfirmMessageReceived,
+        )
+
     def clock(self) -> float:
         return self.now
 
     def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 - Flower's
         self.asked += request.message_ids
         return self.parts.response([self.replies.pop(it) for it in request.message_ids if it in self.replies])
-
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's
-        return self.parts.pull(request.object_id)
-
-    def ConfirmMessageReceived(  # noqa: N802 - Flower's
-        self, request: ConfirmMessageReceivedRequest
-    ) -> ConfirmMessageReceivedResponse:
-        self.parts.delete(request.message_object_id)
-        return ConfirmMessageReceivedResponse()
 
 
 def reply(name: str, data: bytes, node: int = 11) -> Message:

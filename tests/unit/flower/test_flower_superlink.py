@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -22,7 +21,6 @@ from tests.unit.flower.parts import Parts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PullObjectResponse
     from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 
 
@@ -40,6 +38,10 @@ class FakeLink(Grid):
         self.refuses: set[int] = set()
         self.pending: dict[str, tuple[float, Message]] = {}
         self.parts = Parts()
+        self.PullObject, self.ConfirmMessageReceived = (
+            self.parts.PullObject,
+            self.parts.ConfirmMessageReceived,
+        )
         self._runtime_client = self
         self.numbers = itertools.count(1)
         self.pulls: list[int] = []
@@ -103,15 +105,6 @@ class FakeLink(Grid):
         ready = [name for name in wanted if name in self.pending and self.pending[name][0] <= self.now]
         replies = [self.pending.pop(name)[1] for name in ready]
         return self.parts.response(replies * 2 if self.double else replies)
-
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's
-        return self.parts.pull(request.object_id)
-
-    def ConfirmMessageReceived(  # noqa: N802 - Flower's
-        self, request: ConfirmMessageReceivedRequest
-    ) -> ConfirmMessageReceivedResponse:
-        self.parts.delete(request.message_object_id)
-        return ConfirmMessageReceivedResponse()
 
 
 def exchange(
