@@ -26,6 +26,7 @@ from fedgen.coordinator.latecomers import AGAIN_S
 from fedgen.coordinator.post import Keys
 from fedgen.coordinator.state.hold import held
 from fedgen.coordinator.state.store import StateStore
+from fedgen.coordinator.transport import LinkFailed
 from fedgen.crypto.undumped import keep_memory
 from fedgen.dpsgd.noise import NoiseSource
 from fedgen.enrolment.server_home import ServerHome
@@ -88,13 +89,19 @@ def coordinate(transport: Transport, run: str, wait: float) -> None:
 def _carry_out(
     transport: Transport, home: ServerHome, study: ResolvedStudy, run: str, mine: HeldRun, wait: float
 ) -> None:
-    """Run the coordinator; however it ends, that is written down."""
+    """Run the coordinator; however it ends, that is written down.
+
+    But where the SuperLink failed, the run has not ended: `fedgen train` finds that nobody works on it, and has another
+    process go on, a few times in a row.
+    """
     try:
         ended = patiently(_coordinator(home, study, run, mine), transport, wait)
     except (Interrupted, KeyboardInterrupt):
         mine.finish("interrupted")
     except QuorumLost as error:
         mine.finish("quorum", error.diagnostics())
+    except LinkFailed:
+        raise
     except FedgenError as error:
         mine.finish("failed", error.diagnostics())
         raise

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from fedgen.errors import FedgenError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fedgen.errors import Code
+
+
+class LinkFailed(FedgenError):
+    """What carries the messages of all nodes failed: nothing can be said of any of them, and the run can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,10 @@ class Answer:
 
 
 class Transport(Protocol):
-    """Carries a frame to each of some nodes and hands back what they say, as it arrives."""
+    """Carries a frame to each of some nodes and hands back what they say, as it arrives.
+
+    Either method may raise :class:`LinkFailed`.
+    """
 
     def nodes(self, expected: int, timeout: float) -> Sequence[int]:
         """Return the nodes present, waiting up to ``timeout`` seconds for ``expected`` of them."""

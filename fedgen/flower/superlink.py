@@ -9,11 +9,14 @@ that expired) bears the SuperLink's number instead of the node's. How a reply is
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
+import httpx
 from flwr.serverapp import Grid
 
+from fedgen.coordinator.transport import LinkFailed
 from fedgen.flower.replies import Replies
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ class SuperLinkGrid(Grid):
         - A reply that comes after the deadline is never handed on, nor one nobody waits for; of a node's two replies
           to one message, the first counts.
         - A message that the SuperLink did not take is left out, as if its node had been silent.
+        - Flower asks again while the SuperLink is away, for as long as that takes. Where it answers with an error of
+          its own instead, :class:`LinkFailed` is raised, without its text.
 
     Args:
         inner: Flower's grid.
@@ -80,7 +85,8 @@ class SuperLinkGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected now."""
-        return self._inner.get_node_ids()
+        with _failures():
+            return self._inner.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages, all in one request."""
@@ -94,7 +100,10 @@ class SuperLinkGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
         """Yield the replies as they come; none after ``timeout`` seconds."""
-        deadline = None if timeout is None else self._clock() + timeout
+        with _failures():
+            yield from self._exchanged(messages, None if timeout is None else self._clock() + timeout)
+
+    def _exchanged(self, messages: Iterable[Message], deadline: float | None) -> Iterator[Message]:
         waiting: dict[str, int] = {}
         try:
             for message in messages:
@@ -130,3 +139,13 @@ class SuperLinkGrid(Grid):
             link: Link = self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
             self._replies = Replies(link, self._inner.run.run_id, self._clock)
         return self._replies
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Have what the SuperLink fails with raised as what it means."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        hint = "see the output of `fedgen server up`; `fedgen doctor --home HOME` may say why"
+        raise LinkFailed(f"the SuperLink failed ({type(error).__name__})", hint=hint) from None

@@ -2,10 +2,11 @@
 
 ``python -m fedgen.flower.supernode [ARGUMENT...]``, with the arguments of ``flower-supernode``.
 
-Flower 1.41 leaves three ways to a node that runs and is of no use. What the server answers with a 500 (a full disk,
-say) is raised out of the main thread, while the thread that serves the node's own API keeps the process alive. The
-SuperExec, which starts the app for each message, is started once and never looked at again. And a message whose run
-ends while it is pulled is ignored, but its reply is still made: from then on each reply is sent one message too late.
+Flower 1.41 leaves four ways to a node that runs and is of no use. An error that is raised out of the main thread leaves
+the thread that serves the node's own API, and so the process, alive. A SuperLink that fails for an instant ends the
+thread of the node's heartbeats (:mod:`fedgen.flower.failures`). The SuperExec, which starts the app for each message,
+is started once and never looked at again. And a message whose run ends while it is pulled is ignored, but its reply is
+still made: from then on each reply is sent one message too late.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def main() -> None:
     from flwr.supernode.cli import flower_supernode
 
     import fedgen.flower.environment  # noqa: F401 - before the first import of flwr
+    from fedgen.flower.failures import asking_on, steady
     from fedgen.flower.own_user import guard
 
     guard(())  # its own interface hands out the site's messages to whoever asks on this machine
@@ -126,15 +128,26 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"fedgen: {line}", file=sys.stderr, flush=True)  # noqa: T201 - its whole voice
 
-    def lost(number: int) -> None:
-        say(f"the SuperNode has lost its SuperExec (process {number})")
+    def leave(why: str) -> None:
+        say(f"the SuperNode {why}")
         time.sleep(_SENT_S)  # a reply that is on its way arrives whole, and its round counts
         os.kill(os.getpid(), signal.SIGTERM)  # it then takes its leave, and is let in again at once
         time.sleep(_LEAVE_S)
         os._exit(_FAILED)
 
+    def lost(number: int) -> None:
+        leave(f"has lost its SuperExec (process {number})")
+
+    def unheard(error: str) -> None:
+        # In a thread of its own: taking its leave, the SuperNode waits for the end of the one that sends heartbeats.
+        threading.Thread(target=leave, args=(f"is not heard any more ({error})",), daemon=True).start()
+
+    # Flower has no other doors.
     inner: Any = importlib.import_module("flwr.supernode.start_client_internal")
-    inner._pull_and_store_message = in_step(inner._pull_and_store_message)  # noqa: SLF001 - it has no other door
+    inner._pull_and_store_message = asking_on(in_step(inner._pull_and_store_message), say)  # noqa: SLF001
+    connection: Any = importlib.import_module("flwr.supernode.fleet_http_connection")
+    sender = connection.HeartbeatSender
+    connection.HeartbeatSender = lambda beat: sender(steady(beat, unheard))
     threading.Thread(target=watch_children, args=(lost,), daemon=True).start()
     ends(flower_supernode, say)
 

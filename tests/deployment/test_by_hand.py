@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -249,21 +250,46 @@ def test_a_full_disk_at_the_coordinator_stops_the_run_and_loses_nothing(world: B
 
 
 def test_a_superlink_that_fails_for_a_while_has_its_sites_back(world: ByHand) -> None:
-    """Flower's SuperNode stops working when it is answered with a 500, and its process lives on: the relay ends it."""
+    """Flower's SuperNode stops working when it is answered with a 500: ours asks on."""
 
-    def ended() -> list[int]:
-        return [world.said(f"relay-{name}").count("supernode ended") for name in NAMES]
+    def heard(word: str) -> list[int]:
+        return [world.said(f"relay-{name}").count(f"fedgen: the SuperLink {word}") for name in NAMES]
 
-    before = ended()
+    def each_heard(word: str, before: list[int]) -> bool:
+        return all(now > was for now, was in zip(heard(word), before, strict=True))
+
+    before = heard("fails")
     with world.failing():
-        until(
-            lambda: all(now > was for now, was in zip(ended(), before, strict=True)), "the ends", PATIENCE_S
-        )
+        until(lambda: each_heard("fails", before), "the failures", PATIENCE_S)
+        back = heard("is back")
+    until(lambda: each_heard("is back", back), "the end of them", PATIENCE_S)
     study = world.study("failed", training={"rounds": 1, "quorum": 3})
     world.train(study)
     world.approve(study)
     assert world.trained() == 0, world.said("train")
     assert [sorted(line["sites"]) for line in world.lines(study)] == [[*NAMES]]
+
+
+def test_a_superlink_that_takes_no_heartbeat_for_a_while_has_everybody_back(world: ByHand) -> None:
+    """Flower's heart stops at the first 500: a site would count as gone from a minute later on, a ServerApp as well."""
+
+    def ends() -> int:
+        return sum(world.said(f"relay-{name}").count("supernode ended") for name in NAMES)
+
+    study = world.study("deaf", training={"rounds": 1, "quorum": 3})
+    world.train(study)
+    waits = [world.site(name).pending / f"{world.hash_of(study)}.json" for name in NAMES]
+    until(lambda: all(path.exists() for path in waits), "the study at every site", PATIENCE_S)
+    before = ends()
+    with world.deaf():
+        time.sleep(25.0)  # at most 22.5 seconds lie between two heartbeats of one node, and 20 of a ServerApp
+        assert min(world.lives()) < 60 - 17.5
+    # Each was asked for at least once, and is asked for again after at most 20 seconds.
+    until(lambda: min(world.lives()) > 45.0, "heartbeats", 60.0)
+    world.approve(study)
+    assert world.trained() == 0, world.said("train")
+    assert [sorted(line["sites"]) for line in world.lines(study)] == [[*NAMES]]
+    assert ends() == before
 
 
 # -- the network ------------------------------------------------------------------------------------

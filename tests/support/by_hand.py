@@ -223,6 +223,31 @@ class ByHand:
                 raw.execute("ALTER TABLE message_ins_away RENAME TO message_ins")
 
     @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Let the SuperLink answer heartbeats, and nothing else, with a 500, for the length of the block."""
+        columns = {"node": "online_until", "task": "active_until"}
+        with closing(sqlite3.connect(self.home.superlink_db, timeout=60, isolation_level=None)) as raw:
+            for table, column in columns.items():
+                raw.execute(
+                    f"CREATE TRIGGER deaf_{table} BEFORE UPDATE OF {column} ON {table}"
+                    f" WHEN NEW.{column} > OLD.{column} BEGIN SELECT RAISE(FAIL, 'no heartbeat'); END"
+                )
+            try:
+                yield
+            finally:
+                for table in columns:
+                    raw.execute(f"DROP TRIGGER deaf_{table}")
+
+    def lives(self) -> list[float]:
+        """Return how many seconds from now Flower takes each node, and each ServerApp at work, for alive."""
+        nodes = "SELECT COALESCE(online_until, 0) FROM node WHERE status != 'unregistered'"
+        tasks = "SELECT (julianday(active_until) - 2440587.5) * 86400 FROM task"
+        tasks += " WHERE running_at IS NOT NULL AND finished_at IS NULL"
+        now = time.time()
+        with closing(sqlite3.connect(f"file:{self.home.superlink_db}?mode=ro", uri=True)) as raw:
+            return [row[0] - now for text in (nodes, tasks) for row in raw.execute(text)]
+
+    @contextmanager
     def half_replies(self, name: str) -> Iterator[None]:
         """Have a site's SuperNode send a part of each reply only; the block begins with the first such reply."""
         kept = self.running(f"-m {SUPERNODE} --superlink 127.0.0.1:{self.cables[name].port}")

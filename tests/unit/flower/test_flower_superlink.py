@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -12,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedgen.coordinator.transport import LinkFailed
 from fedgen.errors import Code
 from fedgen.flower.records import to_record
 from fedgen.flower.superlink import POLL_S, SuperLinkGrid
@@ -214,3 +216,41 @@ def test_everything_else_is_flowers_own() -> None:
     assert list(grid.push_messages([message])) == ["m1"]
     with pytest.raises(AssertionError, match="waits"):
         grid.pull_messages(["m1"])
+
+
+# -- a SuperLink that fails -------------------------------------------------------------------------
+
+
+class Failing(FakeLink):
+    """A SuperLink that answers one of its three questions with a 500."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__({1: 0.1, 2: 0.1})
+        self.question = question
+
+    def _ask(self, question: str) -> None:
+        if question == self.question:
+            request = httpx.Request("POST", "https://127.0.0.1/canary-4711")
+            answer = httpx.Response(500, request=request)
+            raise httpx.HTTPStatusError("canary-4711", request=request, response=answer)
+
+    def get_node_ids(self) -> Iterable[int]:
+        self._ask("nodes")
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._ask("push")
+        return super().push_messages(messages)
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:  # noqa: N802 - Flower's
+        self._ask("pull")
+        return super().PullMessages(request)
+
+
+@pytest.mark.parametrize("question", ["nodes", "push", "pull"])
+def test_a_superlink_that_fails_is_not_a_defect_of_ours(question: str) -> None:
+    link = Failing(question)
+    grid = SuperLinkGrid(link, clock=link.clock, sleep=link.sleep)
+    with pytest.raises(LinkFailed, match="the SuperLink failed") as caught:
+        exchange(link, grid, list(grid.get_node_ids()))
+    assert "canary" not in f"{caught.value} {caught.value.__cause__}"
