@@ -180,7 +180,9 @@ class Control:
             return said
         why = str(said.get("error-message") or done.stderr.strip().rpartition("\n")[2] or "no reason given")
         raise ConfigError(
-            f"Flower refused: {why[:300]}", where=f"flwr {words[0]}", hint="is `fedgen server up` running?"
+            f"Flower refused: {why[:300]}",
+            where=f"flwr {words[0]}",
+            hint="is `fedgen server up` running, with room on its disk?",
         )
 
     def _write_connection(self) -> None:

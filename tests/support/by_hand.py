@@ -238,14 +238,14 @@ class ByHand:
                 for table in columns:
                     raw.execute(f"DROP TRIGGER deaf_{table}")
 
-    def lives(self) -> list[float]:
+    def lives(self) -> dict[int, float]:
         """Return how many seconds from now Flower takes each node, and each ServerApp at work, for alive."""
-        nodes = "SELECT COALESCE(online_until, 0) FROM node WHERE status != 'unregistered'"
-        tasks = "SELECT (julianday(active_until) - 2440587.5) * 86400 FROM task"
+        nodes = "SELECT node_id, COALESCE(online_until, 0) FROM node WHERE status != 'unregistered'"
+        tasks = "SELECT task_id, (julianday(active_until) - 2440587.5) * 86400 FROM task"
         tasks += " WHERE running_at IS NOT NULL AND finished_at IS NULL"
         now = time.time()
         with closing(sqlite3.connect(f"file:{self.home.superlink_db}?mode=ro", uri=True)) as raw:
-            return [row[0] - now for text in (nodes, tasks) for row in raw.execute(text)]
+            return {number: until - now for text in (nodes, tasks) for number, until in raw.execute(text)}
 
     @contextmanager
     def half_replies(self, name: str) -> Iterator[None]:
