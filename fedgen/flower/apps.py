@@ -11,7 +11,6 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from fedgen.errors import ConfigError
-from fedgen.flower.failures import alive
 from fedgen.flower.records import from_record, to_record
 from fedgen.flower.superlink import SuperLinkGrid
 from fedgen.flower.transport import FlowerTransport
@@ -81,7 +80,8 @@ def superlink_app(run: Callable[[Transport, str, float], None]) -> ServerApp:
         name, wait = context.run_config.get("run"), context.run_config.get("wait")
         if not isinstance(name, str) or not isinstance(wait, (int, float)):
             raise ConfigError("the run's configuration names no run", hint="start it with `fedgen train`")
-        with alive(grid._runtime_client):  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
-            run(FlowerTransport(SuperLinkGrid(grid)), name, float(wait))
+        link = SuperLinkGrid(grid)
+        with link.alive():
+            run(FlowerTransport(link), name, float(wait))
 
     return app

@@ -88,7 +88,7 @@ class TaskLink(Protocol):
 
 
 @contextmanager
-def alive(link: TaskLink, every_s: float = _EVERY_S) -> Iterator[None]:
+def alive(link: Callable[[], TaskLink], every_s: float = _EVERY_S) -> Iterator[None]:
     """Send a ServerApp's heartbeats for the length of the block, beside Flower's own, of which one may be the last.
 
     Guarantees:
@@ -97,7 +97,7 @@ def alive(link: TaskLink, every_s: float = _EVERY_S) -> Iterator[None]:
         - The end of the block does not wait for an answer.
 
     Args:
-        link: May be used by several threads.
+        link: Returns what may be used by several threads; asked for with each heartbeat.
         every_s: Seconds between two; Flower counts a ServerApp as gone after sixty without one.
     """
     stop = threading.Event()
@@ -105,7 +105,7 @@ def alive(link: TaskLink, every_s: float = _EVERY_S) -> Iterator[None]:
     def beats() -> None:
         while not stop.wait(every_s):
             with suppress(Exception, RunNotRunningException):
-                link.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+                link().SendTaskHeartbeat(SendTaskHeartbeatRequest())
 
     threading.Thread(target=beats, name="heartbeats", daemon=True).start()
     try:

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
 import httpx
 from flwr.serverapp import Grid
 
 from fedgen.coordinator.transport import LinkFailed
-from fedgen.flower.replies import Replies
+from fedgen.flower.failures import TaskLink, alive
+from fedgen.flower.replies import Link, Replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from flwr.app import Message, RecordDict
     from flwr.supercore.run import Run
 
-    from fedgen.flower.replies import Link
 
 POLL_S: Final = 0.15
+
+
+class _Link(Link, TaskLink, Protocol):
+    """What Flower's grid asks its SuperLink by."""
 
 
 class SuperLinkGrid(Grid):
@@ -125,6 +130,10 @@ class SuperLinkGrid(Grid):
             self._forget_late()
             self._late |= dict.fromkeys(waiting)
 
+    def alive(self) -> AbstractContextManager[None]:
+        """Have the SuperLink know that this ServerApp lives, for the length of a block."""
+        return alive(self._link)
+
     def _is_over(self, deadline: float | None) -> bool:
         return deadline is not None and self._clock() >= deadline
 
@@ -136,9 +145,12 @@ class SuperLinkGrid(Grid):
     def _looker(self) -> Replies:
         """Return what looks for replies; it is made when there is a run, and then knows what is half there."""
         if self._replies is None:
-            link: Link = self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
-            self._replies = Replies(link, self._inner.run.run_id, self._clock)
+            self._replies = Replies(self._link(), self._inner.run.run_id, self._clock)
         return self._replies
+
+    def _link(self) -> _Link:
+        found: _Link = self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
+        return found
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.federation import Desk, small_study
+from support.federation import Desk, flipped, small_study
 from support.site_homes import ROOT, Running, make_home, running, short_folder, wait_until
 
 from fedgen.api.owner import approve, find_study, look
@@ -178,7 +178,7 @@ def test_no_message_of_a_bundle_spends_anything(scene: Scene) -> None:
         "a round of another coordinator": (mallory.train(1), Code.BAD_SIGNATURE),
         "not an envelope": (b"not an envelope", Code.MALFORMED),
         "a truncated envelope": (desk.join()[:-1], Code.MALFORMED),
-        "a flipped bit": (desk.train(1)[:-5] + b"\0" + desk.train(1)[-4:], Code.BAD_SIGNATURE),
+        "a flipped bit": (flipped(desk.train(1)), Code.BAD_SIGNATURE),
         "another study's text under this hash": (desk.join(study=other.canonical()), Code.WRONG_STUDY),
         "a study that nobody approved": (desk.of(study=other).join(), Code.NOT_APPROVED),
         "a round of it": (desk.of(study=other).train(1), Code.WRONG_STUDY),

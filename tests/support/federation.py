@@ -105,6 +105,11 @@ def _first_weights(study: ResolvedStudy) -> np.ndarray:
     return (learner.private.vector.detach() if study.exchange == "gradient" else learner.all_values()).numpy()
 
 
+def flipped(frame: bytes) -> bytes:
+    """Return a message with one bit of its last byte changed, whatever that byte is."""
+    return frame[:-1] + bytes([frame[-1] ^ 1])
+
+
 @dataclass(frozen=True)
 class Desk:
     """A coordinator's desk: its keys, and the frames it can put its name to."""

@@ -142,7 +142,19 @@ def test_what_fails_once_there_is_a_message_is_not_asked_again() -> None:
 )
 def test_a_serverapps_heart_beats_on_whatever_it_meets(error: BaseException) -> None:
     heart = Heart(error)
-    with alive(heart, 0.01):
+    with alive(lambda: heart, 0.01):
+        assert heart.taken.wait(WAIT_S)
+
+
+def test_it_beats_on_while_there_is_no_link() -> None:
+    heart, fails = Heart(), [AttributeError()]
+
+    def link() -> Heart:
+        if fails:
+            raise fails.pop()
+        return heart
+
+    with alive(link, 0.01):
         assert heart.taken.wait(WAIT_S)
 
 
@@ -154,7 +166,7 @@ def test_it_stands_still_after_the_block_and_nobody_waits_for_an_answer() -> Non
             asked.set()
             answer.wait(WAIT_S)
 
-    with alive(Slow(), 0.01):
+    with alive(Slow, 0.01):
         assert asked.wait(WAIT_S)
     asked.clear()
     (heart,) = (it for it in threading.enumerate() if it.name == "heartbeats")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.federation import Desk, Holder, consent_log, make_site, small_study
+from support.federation import Desk, Holder, consent_log, flipped, make_site, small_study
 
 from fedgen.crypto.keys import SigningKey
 from fedgen.messages import Joined, Refusal, Trained
@@ -86,7 +86,7 @@ def test_who_cannot_sign_makes_a_new_process_plan_nothing(
     site = _site(tmp_path, desk, identity)
     for forged in (
         desk.of(signing=SigningKey.generate()).train(1),
-        desk.train(1)[:-1] + b"\0",
+        flipped(desk.train(1)),
         desk.train(1)[:-100],
     ):
         refusal, _values = site.ask(forged)
