@@ -32,10 +32,8 @@ _STATUS_S: Final = 5.0
 _DEATHS: Final = 5  # of ServerApps in a row without a finished round
 _DOWN_S: Final = 300.0
 _STOP_S: Final = 20.0
-_OF_A_PROCESS: Final = {
-    "interrupted",
-    "failed",
-}  # outcomes that say how a ServerApp ended, and not how the study did
+# Outcomes that say how a ServerApp ended, and not how the study did.
+_OF_A_PROCESS: Final = frozenset({"interrupted", "failed"})
 
 
 class Following:

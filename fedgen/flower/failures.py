@@ -17,6 +17,8 @@ import httpx
 from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest
 from flwr.supercore.run import RunNotRunningException
 
+from fedgen.coordinator.transport import LinkFailed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -112,3 +114,17 @@ def alive(link: Callable[[], TaskLink], every_s: float = _EVERY_S) -> Iterator[N
         yield
     finally:
         stop.set()
+
+
+@contextmanager
+def link_failures() -> Iterator[None]:
+    """Have what a ServerApp's SuperLink fails with raised as what it means, without its text.
+
+    Raises:
+        LinkFailed: An error of HTTP that Flower does not ask again after.
+    """
+    try:
+        yield
+    except httpx.HTTPError as error:
+        hint = "see the output of `fedgen server up`; `fedgen doctor --home HOME` may say why"
+        raise LinkFailed(f"the SuperLink failed ({type(error).__name__})", hint=hint) from None

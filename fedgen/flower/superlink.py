@@ -9,16 +9,13 @@ that expired) bears the SuperLink's number instead of the node's. How a reply is
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import fedgen.flower.environment  # noqa: F401  # isort: skip - before the first import of flwr
-import httpx
 from flwr.serverapp import Grid
 
-from fedgen.coordinator.transport import LinkFailed
-from fedgen.flower.failures import TaskLink, alive
-from fedgen.flower.replies import Link, Replies
+from fedgen.flower.failures import alive, link_failures
+from fedgen.flower.replies import Replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,12 +24,7 @@ if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
     from flwr.supercore.run import Run
 
-
 POLL_S: Final = 0.15
-
-
-class _Link(Link, TaskLink, Protocol):
-    """What Flower's grid asks its SuperLink by."""
 
 
 class SuperLinkGrid(Grid):
@@ -46,7 +38,7 @@ class SuperLinkGrid(Grid):
           to one message, the first counts.
         - A message that the SuperLink did not take is left out, as if its node had been silent.
         - Flower asks again while the SuperLink is away, for as long as that takes. Where it answers with an error of
-          its own instead, :class:`LinkFailed` is raised, without its text.
+          its own instead, :class:`~fedgen.coordinator.transport.LinkFailed` is raised, without its text.
 
     Args:
         inner: Flower's grid.
@@ -90,7 +82,7 @@ class SuperLinkGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected now."""
-        with _failures():
+        with link_failures():
             return self._inner.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -105,7 +97,7 @@ class SuperLinkGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
         """Yield the replies as they come; none after ``timeout`` seconds."""
-        with _failures():
+        with link_failures():
             yield from self._exchanged(messages, None if timeout is None else self._clock() + timeout)
 
     def _exchanged(self, messages: Iterable[Message], deadline: float | None) -> Iterator[Message]:
@@ -148,16 +140,6 @@ class SuperLinkGrid(Grid):
             self._replies = Replies(self._link(), self._inner.run.run_id, self._clock)
         return self._replies
 
-    def _link(self) -> _Link:
-        found: _Link = self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other
-        return found
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Have what the SuperLink fails with raised as what it means."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        hint = "see the output of `fedgen server up`; `fedgen doctor --home HOME` may say why"
-        raise LinkFailed(f"the SuperLink failed ({type(error).__name__})", hint=hint) from None
+    def _link(self) -> Any:
+        """Return what Flower's grid asks the SuperLink by."""
+        return self._inner._runtime_client  # type: ignore[attr-defined]  # noqa: SLF001 - Flower has no other

@@ -20,6 +20,7 @@ from support.ledgers import entries
 from support.listening import Listener, everything
 from support.looking import kinds, leaked, secrets, updates
 from support.plain_app import planted, write_app
+from support.superlink_db import deaf, failing, lives
 
 from fedgen.api.simulation import simulate
 from fedgen.crypto.header import MAGIC
@@ -259,7 +260,7 @@ def test_a_superlink_that_fails_for_a_while_has_its_sites_back(world: ByHand) ->
         return all(now > was for now, was in zip(heard(word), before, strict=True))
 
     before = heard("fails")
-    with world.failing():
+    with failing(world.home.superlink_db):
         until(lambda: each_heard("fails", before), "the failures", PATIENCE_S)
         back = heard("is back")
     until(lambda: each_heard("is back", back), "the end of them", PATIENCE_S)
@@ -276,18 +277,19 @@ def test_a_superlink_that_takes_no_heartbeat_for_a_while_has_everybody_back(worl
     def ends() -> int:
         return sum(world.said(f"relay-{name}").count("supernode ended") for name in NAMES)
 
+    database = world.home.superlink_db
     study = world.study("deaf", training={"rounds": 1, "quorum": 3})
     world.train(study)
     waits = [world.site(name).pending / f"{world.hash_of(study)}.json" for name in NAMES]
     until(lambda: all(path.exists() for path in waits), "the study at every site", PATIENCE_S)
     before = ends()
-    with world.deaf():
+    with deaf(database):
         time.sleep(25.0)  # at most 22.5 seconds lie between two heartbeats of one node, and 20 of a ServerApp
-        lives = world.lives()
-        assert len(lives) == len(NAMES) + 1
-        assert max(lives.values()) < 60 - 17.5
-    for one in lives:  # each heart was asked at least once, and is asked again within 20 seconds
-        until(lambda one=one: world.lives()[one] > 50, f"a heartbeat of {one}", 60.0)
+        left = lives(database)
+        assert len(left) == len(NAMES) + 1
+        assert max(left.values()) < 60 - 17.5
+    for one in left:  # each heart was asked at least once, and is asked again within 20 seconds
+        until(lambda one=one: lives(database)[one] > 50, f"a heartbeat of {one}", 60.0)
     world.approve(study)
     assert world.trained() == 0, world.said("train")
     assert [sorted(line["sites"]) for line in world.lines(study)] == [[*NAMES]]

@@ -213,41 +213,6 @@ class ByHand:
         return found[0]
 
     @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Let the SuperLink answer what nodes ask for with a 500, for the length of the block."""
-        with closing(sqlite3.connect(self.home.superlink_db, timeout=60, isolation_level=None)) as raw:
-            raw.execute("ALTER TABLE message_ins RENAME TO message_ins_away")
-            try:
-                yield
-            finally:
-                raw.execute("ALTER TABLE message_ins_away RENAME TO message_ins")
-
-    @contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Let the SuperLink answer heartbeats, and nothing else, with a 500, for the length of the block."""
-        columns = {"node": "online_until", "task": "active_until"}
-        with closing(sqlite3.connect(self.home.superlink_db, timeout=60, isolation_level=None)) as raw:
-            for table, column in columns.items():
-                raw.execute(
-                    f"CREATE TRIGGER deaf_{table} BEFORE UPDATE OF {column} ON {table}"
-                    f" WHEN NEW.{column} > OLD.{column} BEGIN SELECT RAISE(FAIL, 'no heartbeat'); END"
-                )
-            try:
-                yield
-            finally:
-                for table in columns:
-                    raw.execute(f"DROP TRIGGER deaf_{table}")
-
-    def lives(self) -> dict[int, float]:
-        """Return how many seconds from now Flower takes each node, and each ServerApp at work, for alive."""
-        nodes = "SELECT node_id, COALESCE(online_until, 0) FROM node WHERE status != 'unregistered'"
-        tasks = "SELECT task_id, (julianday(active_until) - 2440587.5) * 86400 FROM task"
-        tasks += " WHERE running_at IS NOT NULL AND finished_at IS NULL"
-        now = time.time()
-        with closing(sqlite3.connect(f"file:{self.home.superlink_db}?mode=ro", uri=True)) as raw:
-            return {number: until - now for text in (nodes, tasks) for number, until in raw.execute(text)}
-
-    @contextmanager
     def half_replies(self, name: str) -> Iterator[None]:
         """Have a site's SuperNode send a part of each reply only; the block begins with the first such reply."""
         kept = self.running(f"-m {SUPERNODE} --superlink 127.0.0.1:{self.cables[name].port}")

@@ -133,7 +133,7 @@ def test_what_fails_once_there_is_a_message_is_not_asked_again() -> None:
         asking_on(pulling, lambda _: None)(receive=lambda: "a message")
 
 
-# -- a ServerApp's heart ----------------------------------------------------------------------------------
+# -- a ServerApp's heart ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
